@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// Who gates what in this network namespace. Each agent holds an abstract UNIX socket
+// "@syngate.agent.<id>": such names belong to the network namespace, are seen from every mount and
+// PID namespace that shares it, and vanish with their process, however it ends.
+#pragma once
+
+#include "base/ports.hpp"
+#include "base/result.hpp"
+#include "event/loop.hpp"
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace syngate {
+
+struct Peer {
+    std::uint64_t id = 0;
+    std::int64_t pid = 0;     // as its own PID namespace numbers it
+    std::string control_path; // as its own mount namespace names it
+    std::string command;      // "run", "exec", ...
+    PortSet ports;
+    std::uint64_t since_ns = 0; // CLOCK_MONOTONIC, when it announced itself
+};
+
+class Registry {
+public:
+    // Binds the abstract socket and answers other agents from the loop. The id is random.
+    static Result<std::unique_ptr<Registry>> announce(Loop& loop, const std::string& command,
+                                                      const std::string& control_path);
+    ~Registry();
+
+    [[nodiscard]] std::uint64_t id() const;
+    // Makes these ports ours, all or none. Exit::busy naming port, pid and control path when a living agent
+    // has one of them; of two that claim at once the one that announced itself first keeps it.
+    // Replaces what was claimed before. Pumps no loop; waits for each peer at most 1 s (a peer that does not
+    // answer is stopped or hung: it is alive, so its claim is unknown; this is an error that names it).
+    Result<void> claim(const PortSet& ports);
+
+private:
+    Registry();
+    struct Impl;
+    std::unique_ptr<Impl> impl_;
+};
+
+// Every living agent of this network namespace. Sockets that are not owned by root or by our own
+// uid are passed over: anybody may bind an abstract name.
+Result<std::vector<Peer>> find_peers();
+// Whether the agent with this id lives, in this network namespace.
+bool is_alive(std::uint64_t id);
+// The network namespace's inode number, as in /proc/self/ns/net.
+Result<std::uint64_t> network_namespace();
+
+} // namespace syngate

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// Which interfaces are endpoints of this host, and which addresses are local to it, followed as
+// they come and go (rtnetlink).
+#pragma once
+
+#include "base/result.hpp"
+#include "event/loop.hpp"
+
+#include <array>
+#include <compare>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+
+namespace syngate {
+
+// lo, or an interface that holds an address.
+struct Endpoint {
+    std::uint32_t ifindex = 0;
+    std::string name;
+    bool ethernet = true; // frames begin with an Ethernet header (ARPHRD_ETHER, ARPHRD_LOOPBACK)
+    auto operator<=>(const Endpoint&) const = default;
+};
+
+// A local prefix; IPv4 as ::ffff:a.b.c.d with bits + 96.
+struct LocalPrefix {
+    std::uint32_t bits = 0; // 0 to 128
+    std::array<std::uint8_t, 16> address{};
+    auto operator<=>(const LocalPrefix&) const = default;
+};
+
+struct Addresses {
+    std::map<std::uint32_t, Endpoint> endpoints; // by ifindex
+    std::set<LocalPrefix> local;                 // routes of type RTN_LOCAL in the tables local and main
+    auto operator<=>(const Addresses&) const = default;
+};
+
+class AddressWatch {
+public:
+    // Reads what is there now, then calls changed after each change, from the loop. A lost
+    // notification (ENOBUFS) leads to a fresh reading, not to an error.
+    static Result<std::unique_ptr<AddressWatch>> start(Loop& loop,
+                                                       std::function<void(const Addresses&)> changed);
+    ~AddressWatch();
+    [[nodiscard]] const Addresses& now() const;
+
+private:
+    AddressWatch();
+    struct Impl;
+    std::unique_ptr<Impl> impl_;
+};
+
+} // namespace syngate

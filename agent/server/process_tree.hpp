@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// Which processes belong to a server, and which sockets they hold (/proc).
+#pragma once
+
+#include "base/result.hpp"
+
+#include <cstdint>
+#include <set>
+#include <sys/types.h>
+
+namespace syngate {
+
+// root, its descendants, and every process whose process group is root. Empty when all are gone; zombies do
+// not count.
+std::set<pid_t> process_tree(pid_t root);
+
+// Inodes of the sockets that these processes hold open. A process that ends meanwhile is passed
+// over. Exit::impossible naming CAP_SYS_PTRACE when the kernel does not let us look at one of them.
+Result<std::set<std::uint32_t>> socket_inodes(const std::set<pid_t>& processes);
+
+} // namespace syngate

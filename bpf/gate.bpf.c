@@ -1,0 +1,251 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The gate: one logic behind three programs, for TC and TCX on devices with and without an Ethernet
+ * header, and for XDP. Every frame ends in one numbered reason with a counter.
+ */
+#include "packet.h"
+#include "parse.h"
+
+#define TC_NEXT (-1) /* TCX_NEXT and TC_ACT_UNSPEC: the next program decides */
+#define TC_DROP 2    /* TCX_DROP and TC_ACT_SHOT */
+#define PACKET_OTHERHOST 3
+
+#define AF_INET 2
+#define AF_INET6 10
+
+#define BPF_F_NO_PREALLOC 1
+#define BPF_F_MMAPABLE 1024
+
+/* False: no ring buffer or no live frames in this kernel; `hold` then drops and counts. */
+const volatile bool can_hold = true;
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct syngate_gate);
+} gate SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 65536);
+	__type(key, __u16);
+	__type(value, struct syngate_port);
+} ports SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct syngate_verdicts);
+} verdicts SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 4096);
+	__type(key, __u32);
+	__type(value, struct syngate_interface);
+} interfaces SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 65536);
+	__type(key, struct syngate_prefix);
+	__type(value, __u32);
+} local_addresses SEC(".maps");
+
+/* max_entries, the park memory in bytes, is set by the agent before loading. */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 4096);
+} parked SEC(".maps");
+
+struct scratch {
+	struct syngate_parked head;
+	__u8 frame[SYNGATE_FRAME_MAX];
+};
+
+/* A record is put together here: larger than a BPF stack, and never seen by another CPU. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct scratch);
+} scratch SEC(".maps");
+
+static __always_inline void count(__u32 reason)
+{
+	__u32 zero = 0;
+	__u64 *counters = bpf_map_lookup_elem(&verdicts, &zero);
+
+	if (counters && reason < SYNGATE_REASON_COUNT)
+		counters[reason]++;
+}
+
+/*
+ * Local: in the agent's copy of the local routing tables, and not a destination that this interface
+ * would forward (another VRF may route an address that is local elsewhere). bpf_fib_lookup alone
+ * cannot tell: it answers "not forwarded" for an unroutable address as well.
+ */
+static __always_inline bool is_local(const struct packet *pkt, const struct syn *syn)
+{
+	struct syngate_prefix key = {.prefix_len = 128};
+
+	__builtin_memcpy(key.address, syn->destination, sizeof(key.address));
+	if (!bpf_map_lookup_elem(&local_addresses, &key))
+		return false;
+
+	struct bpf_fib_lookup fib = {
+		.family = syn->ipv6 ? AF_INET6 : AF_INET,
+		.l4_protocol = NEXT_TCP,
+		.sport = syn->source_port,
+		.dport = syn->destination_port,
+		.tot_len = syn->ip_len,
+		.ifindex = pkt->ifindex,
+	};
+	if (syn->ipv6) {
+		__builtin_memcpy(fib.ipv6_src, syn->source, 16);
+		__builtin_memcpy(fib.ipv6_dst, syn->destination, 16);
+	} else {
+		__builtin_memcpy(&fib.ipv4_src, syn->source + 12, 4);
+		__builtin_memcpy(&fib.ipv4_dst, syn->destination + 12, 4);
+	}
+	switch (bpf_fib_lookup(pkt->ctx, &fib, sizeof(fib), 0)) {
+	case 0:	/* BPF_FIB_LKUP_RET_SUCCESS */
+	case 6:	/* BPF_FIB_LKUP_RET_UNSUPP_LWT */
+	case 7:	/* BPF_FIB_LKUP_RET_NO_NEIGH */
+	case 8:	/* BPF_FIB_LKUP_RET_FRAG_NEEDED */
+		return false;
+	default:
+		return true;
+	}
+}
+
+/* Parks the frame whole, or says why it is dropped instead. */
+static __always_inline int park(const struct packet *pkt, const struct syngate_gate *g, __u64 now)
+{
+	__u32 zero = 0, ifindex = pkt->ifindex;
+	__u64 len = pkt->len;
+	struct syngate_interface *interface = bpf_map_lookup_elem(&interfaces, &ifindex);
+	struct scratch *record = bpf_map_lookup_elem(&scratch, &zero);
+
+	if (!can_hold || !interface || !interface->can_replay || !record)
+		return SYNGATE_REASON_hold_unavailable;
+	if (len > SYNGATE_FRAME_MAX)
+		return SYNGATE_REASON_park_too_long;
+	/* For the verifier, which must see both bounds on this very register. */
+	asm volatile("%0 &= 0xfff" : "+r"(len));
+	if (len < 1 || len > SYNGATE_FRAME_MAX)
+		return SYNGATE_REASON_truncated;
+
+	record->head = (struct syngate_parked){
+		.at_ns = now,
+		.ifindex = ifindex,
+		.generation = g->generation,
+		.frame_len = len,
+		.ethernet = pkt->ethernet,
+	};
+	if (!pkt->is_xdp) {
+		struct __sk_buff *skb = pkt->ctx;
+
+		if (skb->vlan_present) {
+			record->head.vlan_tci = skb->vlan_tci;
+			record->head.vlan_proto = skb->vlan_proto;
+		}
+	}
+	if (!packet_copy(pkt, record->frame, len))
+		return SYNGATE_REASON_hold_unavailable;
+	if (bpf_ringbuf_output(&parked, record, sizeof(record->head) + len, 0))
+		return SYNGATE_REASON_park_full;
+	return SYNGATE_REASON_parked;
+}
+
+static __always_inline int decide(const struct packet *pkt)
+{
+	__u32 zero = 0;
+	struct syngate_gate *g = bpf_map_lookup_elem(&gate, &zero);
+
+	if (!g)
+		return SYNGATE_REASON_gate_open;
+
+	__u64 closed_until = *(volatile __u64 *)&g->closed_until_ns;
+	if (!closed_until)
+		return SYNGATE_REASON_gate_open;
+
+	__u64 now = bpf_ktime_get_ns();
+	if (now >= closed_until || now >= g->max_until_ns)
+		return SYNGATE_REASON_lease_expired;
+
+	struct syn syn = {};
+	int reason = parse_syn(pkt, &syn);
+	if (reason != PARSED)
+		return reason;
+
+	__u16 number = bpf_ntohs(syn.destination_port);
+	struct syngate_port *port = bpf_map_lookup_elem(&ports, &number);
+	if (!port || port->generation != g->generation)
+		return SYNGATE_REASON_not_gated;
+	if (!is_local(pkt, &syn))
+		return SYNGATE_REASON_not_local;
+	if (port->policy == SYNGATE_POLICY_HOLD)
+		return park(pkt, g, now);
+	return SYNGATE_REASON_dropped;
+}
+
+static __always_inline int verdict(const struct packet *pkt, int pass, int drop)
+{
+	int reason = decide(pkt);
+
+	count(reason);
+	return reason < SYNGATE_REASON_dropped ? pass : drop;
+}
+
+static __always_inline int gate_skb(struct __sk_buff *skb, bool ethernet)
+{
+	struct packet pkt = {
+		.ctx = skb,
+		.ethernet = ethernet,
+		.len = skb->len,
+		.ifindex = skb->ifindex,
+		.protocol = skb->protocol,
+	};
+
+	if (skb->pkt_type == PACKET_OTHERHOST) {
+		count(SYNGATE_REASON_other_host);
+		return TC_NEXT;
+	}
+	return verdict(&pkt, TC_NEXT, TC_DROP);
+}
+
+SEC("tc")
+int syngate_tc(struct __sk_buff *skb)
+{
+	return gate_skb(skb, true);
+}
+
+/* For devices without a link-layer header: tun, wireguard, ipip. */
+SEC("tc")
+int syngate_tc_l3(struct __sk_buff *skb)
+{
+	return gate_skb(skb, false);
+}
+
+SEC("xdp")
+int syngate_xdp(struct xdp_md *xdp)
+{
+	struct packet pkt = {
+		.ctx = xdp,
+		.is_xdp = true,
+		.ethernet = true,
+		.len = xdp->data_end - xdp->data,
+		.ifindex = xdp->ingress_ifindex,
+	};
+
+	return verdict(&pkt, XDP_PASS, XDP_DROP);
+}
+
+char LICENSE[] SEC("license") = "GPL";

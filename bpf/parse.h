@@ -1,0 +1,213 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * From the first byte of a frame to its TCP header, one function a header. Each returns 0 and moves
+ * the cursor, or the reason for which the frame is none of ours.
+ */
+#ifndef SYNGATE_PARSE_H
+#define SYNGATE_PARSE_H
+
+#include "packet.h"
+#include <syngate/abi.h>
+#include <bpf/bpf_endian.h>
+
+#define ETH_P_IP 0x0800
+#define ETH_P_IPV6 0x86DD
+#define ETH_P_8021Q 0x8100
+#define ETH_P_8021AD 0x88A8
+
+#define VLAN_TAGS_MAX 2
+/* As many as the kernel's own ip6_tcp stack sees in practice; more is counted as malformed. */
+#define EXTENSION_HEADERS_MAX 8
+
+enum { NEXT_HOP = 0, NEXT_TCP = 6, NEXT_ROUTING = 43, NEXT_FRAGMENT = 44, NEXT_AH = 51,
+       NEXT_DEST = 60, NEXT_MOBILITY = 135 };
+
+/* Parsing goes on. Reasons are 0 and up, so this is none of them. */
+#define PARSED (-1)
+
+struct cursor {
+	__u32 off;	/* bytes from the frame's first */
+	__u8 next;	/* IP protocol number of what stands at off */
+	__be16 protocol; /* EtherType of what stands at off */
+};
+
+/* The fields that the gate decides by. IPv4 addresses as ::ffff:a.b.c.d. */
+struct syn {
+	bool ipv6;
+	__u8 source[16];	/* network byte order */
+	__u8 destination[16];	/* network byte order */
+	__be16 source_port;
+	__be16 destination_port;
+	__u16 ip_len;		/* bytes, IP header included */
+};
+
+struct vlan_tag {
+	__be16 tci;
+	__be16 protocol;
+};
+
+static __always_inline int parse_link(const struct packet *pkt, struct cursor *cur)
+{
+	if (!pkt->ethernet) {
+		cur->off = 0;
+		cur->protocol = pkt->protocol;
+		return PARSED;
+	}
+	if (!packet_load(pkt, 12, &cur->protocol, sizeof(cur->protocol)))
+		return SYNGATE_REASON_truncated;
+	cur->off = 14;
+
+#pragma unroll
+	for (int i = 0; i < VLAN_TAGS_MAX; i++) {
+		struct vlan_tag tag;
+
+		if (cur->protocol != bpf_htons(ETH_P_8021Q) && cur->protocol != bpf_htons(ETH_P_8021AD))
+			break;
+		if (!packet_load(pkt, cur->off, &tag, sizeof(tag)))
+			return SYNGATE_REASON_truncated;
+		cur->protocol = tag.protocol;
+		cur->off += sizeof(tag);
+	}
+	return PARSED;
+}
+
+static __always_inline void map_ipv4(__u8 *to, __be32 address)
+{
+	__builtin_memset(to, 0, 10);
+	__builtin_memset(to + 10, 0xff, 2);
+	__builtin_memcpy(to + 12, &address, 4);
+}
+
+static __always_inline int parse_ipv4(const struct packet *pkt, struct cursor *cur, struct syn *syn)
+{
+	struct iphdr ip;
+
+	if (!packet_load(pkt, cur->off, &ip, sizeof(ip)))
+		return SYNGATE_REASON_truncated;
+	if (ip.version != 4 || ip.ihl < 5 || bpf_ntohs(ip.tot_len) < ip.ihl * 4)
+		return SYNGATE_REASON_malformed;
+	if (ip.protocol != NEXT_TCP)
+		return SYNGATE_REASON_not_tcp;
+	if (ip.frag_off & bpf_htons(0x1fff))
+		return SYNGATE_REASON_later_fragment;
+	if (cur->off + bpf_ntohs(ip.tot_len) > pkt->len)
+		return SYNGATE_REASON_truncated;
+
+	syn->ipv6 = false;
+	syn->ip_len = bpf_ntohs(ip.tot_len);
+	map_ipv4(syn->source, ip.saddr);
+	map_ipv4(syn->destination, ip.daddr);
+	cur->off += ip.ihl * 4;
+	return PARSED;
+}
+
+/* One extension header; cur->next says which. */
+static __always_inline int parse_extension(const struct packet *pkt, struct cursor *cur)
+{
+	struct {
+		__u8 next;
+		__u8 length;
+		__u8 routing_type;
+		__u8 segments_left;
+	} ext;
+
+	if (!packet_load(pkt, cur->off, &ext, sizeof(ext)))
+		return SYNGATE_REASON_truncated;
+
+	switch (cur->next) {
+	case NEXT_FRAGMENT: {
+		struct frag_hdr frag;
+
+		if (!packet_load(pkt, cur->off, &frag, sizeof(frag)))
+			return SYNGATE_REASON_truncated;
+		if (frag.frag_off & bpf_htons(0xfff8))
+			return SYNGATE_REASON_later_fragment;
+		cur->off += sizeof(frag);
+		break;
+	}
+	case NEXT_AH:
+		cur->off += (ext.length + 2) * 4;
+		break;
+	case NEXT_ROUTING:
+		if (ext.segments_left) /* this host is only a stop on its way */
+			return SYNGATE_REASON_not_local;
+		cur->off += (ext.length + 1) * 8;
+		break;
+	case NEXT_HOP:
+	case NEXT_DEST:
+	case NEXT_MOBILITY:
+		cur->off += (ext.length + 1) * 8;
+		break;
+	default:
+		return SYNGATE_REASON_not_tcp;
+	}
+	cur->next = ext.next;
+	return PARSED;
+}
+
+static __always_inline int parse_ipv6(const struct packet *pkt, struct cursor *cur, struct syn *syn)
+{
+	struct ipv6hdr ip6;
+
+	if (!packet_load(pkt, cur->off, &ip6, sizeof(ip6)))
+		return SYNGATE_REASON_truncated;
+	if (ip6.version != 6)
+		return SYNGATE_REASON_malformed;
+	if (cur->off + sizeof(ip6) + bpf_ntohs(ip6.payload_len) > pkt->len)
+		return SYNGATE_REASON_truncated;
+
+	syn->ipv6 = true;
+	syn->ip_len = bpf_ntohs(ip6.payload_len) + sizeof(ip6);
+	__builtin_memcpy(syn->source, &ip6.saddr, 16);
+	__builtin_memcpy(syn->destination, &ip6.daddr, 16);
+	cur->off += sizeof(ip6);
+	cur->next = ip6.nexthdr;
+
+#pragma unroll
+	for (int i = 0; i < EXTENSION_HEADERS_MAX; i++) {
+		if (cur->next == NEXT_TCP)
+			return PARSED;
+		int reason = parse_extension(pkt, cur);
+		if (reason != PARSED)
+			return reason;
+	}
+	return cur->next == NEXT_TCP ? PARSED : SYNGATE_REASON_malformed;
+}
+
+static __always_inline int parse_tcp(const struct packet *pkt, const struct cursor *cur, struct syn *syn)
+{
+	struct tcphdr tcp;
+
+	if (!packet_load(pkt, cur->off, &tcp, sizeof(tcp)))
+		return SYNGATE_REASON_truncated;
+	if (tcp.doff < 5)
+		return SYNGATE_REASON_malformed;
+	if (!tcp.syn || tcp.ack)
+		return SYNGATE_REASON_not_syn;
+	if (cur->off + tcp.doff * 4 > pkt->len)
+		return SYNGATE_REASON_truncated;
+	syn->source_port = tcp.source;
+	syn->destination_port = tcp.dest;
+	return PARSED;
+}
+
+/* PARSED and a filled syn, or the reason to pass. */
+static __always_inline int parse_syn(const struct packet *pkt, struct syn *syn)
+{
+	struct cursor cur = {};
+	int reason = parse_link(pkt, &cur);
+
+	if (reason != PARSED)
+		return reason;
+	if (cur.protocol == bpf_htons(ETH_P_IP))
+		reason = parse_ipv4(pkt, &cur, syn);
+	else if (cur.protocol == bpf_htons(ETH_P_IPV6))
+		reason = parse_ipv6(pkt, &cur, syn);
+	else
+		return SYNGATE_REASON_not_ip;
+	if (reason != PARSED)
+		return reason;
+	return parse_tcp(pkt, &cur, syn);
+}
+
+#endif

@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The one contract between the BPF programs and the agent: every map's key and value, and every
+ * verdict reason. Included by both sides, so nothing is written twice.
+ *
+ * Times are CLOCK_MONOTONIC in nanoseconds (bpf_ktime_get_ns). Ports are in host byte order so that
+ * `bpftool map dump` reads like the configuration. Addresses are in network byte order.
+ */
+#ifndef SYNGATE_ABI_H
+#define SYNGATE_ABI_H
+
+#ifndef __bpf__
+#include <linux/types.h>
+#endif
+
+/* Bumped whenever the layout or the meaning of anything in this file changes. */
+#define SYNGATE_ABI_VERSION 1
+
+/*
+ * Longest frame that can be parked, link-layer header included, in bytes. Bounded by what
+ * BPF_PROG_RUN takes for one live frame: a 4096-byte page less its head, the XDP headroom (256)
+ * and skb_shared_info (320), see bpf_prog_test_run_xdp() in the kernel's net/bpf/test_run.c.
+ */
+#define SYNGATE_FRAME_MAX 3072
+
+/* How a gated port survives the swap. 3 is kept for `flip`, which needs no gate. */
+enum syngate_policy {
+	SYNGATE_POLICY_DROP = 1,
+	SYNGATE_POLICY_HOLD = 2,
+};
+
+/*
+ * Verdict reasons: X(name, verdict, meaning). The position is the number; a reason is never
+ * renumbered within one ABI version. `pass` lets the next program on the interface run.
+ */
+#define SYNGATE_REASONS(X)                                                                         \
+	X(gate_open, pass, "no gate is closed")                                                    \
+	X(lease_expired, pass, "the gate's lease has ended, the port opened by itself")            \
+	X(other_host, pass, "the frame is addressed to another host's link-layer address")         \
+	X(not_ip, pass, "neither IPv4 nor IPv6")                                                   \
+	X(not_tcp, pass, "not TCP")                                                                \
+	X(later_fragment, pass, "a fragment without the TCP header")                               \
+	X(truncated, pass, "the frame ends before its headers do")                                 \
+	X(malformed, pass, "a header contradicts itself, or there are too many of them")           \
+	X(not_syn, pass, "TCP, but no SYN or a SYN with ACK")                                      \
+	X(not_gated, pass, "a SYN to a port that is not gated")                                    \
+	X(not_local, pass, "a SYN to an address that is not local to this host")                   \
+	X(dropped, drop, "a SYN dropped by policy drop")                                           \
+	X(hold_unavailable, drop, "dropped: this kernel or device cannot replay")                  \
+	X(park_full, drop, "dropped: the park memory is full")                                     \
+	X(park_too_long, drop, "dropped: longer than a frame that can be replayed")                \
+	X(parked, hold, "a SYN parked by policy hold")
+
+enum syngate_reason {
+#define SYNGATE_REASON_ENUM(name, verdict, meaning) SYNGATE_REASON_##name,
+	SYNGATE_REASONS(SYNGATE_REASON_ENUM)
+#undef SYNGATE_REASON_ENUM
+	SYNGATE_REASON_COUNT,
+};
+
+/* Map `verdicts`, per CPU, one entry: packets per reason since the agent started. */
+struct syngate_verdicts {
+#define SYNGATE_REASON_FIELD(name, verdict, meaning) __u64 name;
+	SYNGATE_REASONS(SYNGATE_REASON_FIELD)
+#undef SYNGATE_REASON_FIELD
+};
+
+/*
+ * Map `gate`, one entry, mmapable. The gate is closed while
+ * now < closed_until_ns and now < max_until_ns: a store to closed_until_ns is the one atomic step
+ * that closes or opens any number of ports. Everything else is written before it.
+ */
+struct syngate_gate {
+	__u32 abi_version;
+	__u32 owner_pid;	/* as its own PID namespace numbers it; for people */
+	__u64 owner_id;		/* random; names the owner's abstract socket, which dies with it */
+	__u64 closed_until_ns;	/* the lease; 0: open */
+	__u64 max_until_ns;	/* closed_at_ns + --max-window, whatever is renewed */
+	__u64 closed_at_ns;
+	__u32 generation;	/* the window: ports whose entry carries it are gated */
+	__u32 reserved;
+};
+
+/* Map `ports`: key __u16 port. Gated while the gate is closed and the generation is the gate's. */
+struct syngate_port {
+	__u32 generation;
+	__u32 policy; /* enum syngate_policy */
+};
+
+enum syngate_hook {
+	SYNGATE_HOOK_TCX = 1,
+	SYNGATE_HOOK_TC = 2,
+	SYNGATE_HOOK_XDP_NATIVE = 3,
+	SYNGATE_HOOK_XDP_GENERIC = 4,
+};
+
+/* Map `interfaces`: key __u32 ifindex. */
+struct syngate_interface {
+	char name[16];
+	__u32 hook;		/* enum syngate_hook */
+	__u32 can_replay;	/* 1: parked frames can re-enter here; 0: hold degrades to drop */
+	__u32 ethernet;		/* 1: frames begin with an Ethernet header; 0: with the IP header */
+	__u32 made_qdisc;	/* 1: the clsact qdisc is ours to remove */
+};
+
+/* Map `local_addresses` (LPM trie): IPv4 as ::ffff:a.b.c.d, prefix length + 96. */
+struct syngate_prefix {
+	__u32 prefix_len; /* bits, 0 to 128 */
+	__u8 address[16];
+};
+
+/* Ring buffer `parked`: this head, then frame_len bytes of the frame as received. */
+struct syngate_parked {
+	__u64 at_ns;
+	__u32 ifindex;
+	__u32 generation;
+	__u16 frame_len;	/* bytes */
+	__u16 vlan_tci;		/* host byte order; the tag the device took out of the frame */
+	__u16 vlan_proto;	/* network byte order; 0: no tag was taken out */
+	__u16 ethernet;		/* as in struct syngate_interface */
+};
+
+#ifdef __cplusplus
+#define SYNGATE_ASSERT(c) static_assert(c, #c)
+#else
+#define SYNGATE_ASSERT(c) _Static_assert(c, #c)
+#endif
+SYNGATE_ASSERT(sizeof(struct syngate_verdicts) == 8 * SYNGATE_REASON_COUNT);
+SYNGATE_ASSERT(sizeof(struct syngate_gate) == 48);
+SYNGATE_ASSERT(sizeof(struct syngate_port) == 8);
+SYNGATE_ASSERT(sizeof(struct syngate_interface) == 32);
+SYNGATE_ASSERT(sizeof(struct syngate_prefix) == 20);
+SYNGATE_ASSERT(sizeof(struct syngate_parked) == 24);
+
+#endif
