@@ -22,6 +22,7 @@ struct Source::Impl {
     }
 };
 
+Source::Source() = default;
 Source::Source(Source&&) noexcept = default;
 Source& Source::operator=(Source&&) noexcept = default;
 Source::~Source() = default;

@@ -20,7 +20,7 @@ namespace syngate {
 // Owns one registration in the loop; destroying it removes it, inside a handler too.
 class Source {
 public:
-    Source() = default;
+    Source();
     Source(Source&&) noexcept;
     Source& operator=(Source&&) noexcept;
     ~Source();

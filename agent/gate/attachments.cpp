@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "gate/attachments.hpp"
+
+#include <algorithm>
+#include <cerrno>
+#include <fmt/format.h>
+#include <net/if.h>
+#include <spdlog/spdlog.h>
+
+namespace syngate {
+namespace {
+
+const char* name_of(syngate_hook hook) {
+    switch (hook) {
+    case SYNGATE_HOOK_TCX:
+        return "tcx";
+    case SYNGATE_HOOK_TC:
+        return "tc";
+    case SYNGATE_HOOK_XDP_NATIVE:
+        return "xdp-native";
+    case SYNGATE_HOOK_XDP_GENERIC:
+        return "xdp-generic";
+    }
+    return "?";
+}
+
+// Gone between the kernel's list and our call.
+bool vanished(const Error& error) {
+    return error.code == ENODEV || error.code == ENXIO;
+}
+
+} // namespace
+
+Attachments::Attachments(GateMaps& maps, const Replayer* replayer, Hook hook)
+    : maps_(maps), replayer_(replayer), hook_(hook) {
+    if (hook_ == Hook::automatic)
+        hook_ = tcx_supported(maps.tc_program(true)) ? Hook::tcx : Hook::tc;
+}
+
+const char* Attachments::hook_name() const {
+    return hook_ == Hook::tcx ? "tcx" : hook_ == Hook::tc ? "tc" : "xdp";
+}
+
+Result<Attachments::Attached> Attachments::attach(const Endpoint& endpoint) const {
+    AttachResult made;
+    if (hook_ == Hook::xdp && !endpoint.ethernet)
+        return failure(Exit::impossible,
+                       fmt::format("cannot attach by XDP to {}: its frames have no Ethernet header; "
+                                   "use --hook tcx or --hook tc",
+                                   endpoint.name));
+    if (hook_ == Hook::xdp)
+        made = attach_xdp(maps_.xdp_program(), endpoint.ifindex, endpoint.name);
+    else if (hook_ == Hook::tcx)
+        made = attach_tcx(maps_.tc_program(endpoint.ethernet), endpoint.ifindex, endpoint.name);
+    else
+        made = attach_tc(maps_.tc_program(endpoint.ethernet), endpoint.ifindex, endpoint.name);
+    if (!made)
+        return std::unexpected(made.error());
+
+    Attached attached{std::move(*made), {}};
+    attached.shown.name = endpoint.name;
+    attached.shown.hook = name_of(attached.attachment->hook());
+    attached.shown.can_replay = replayer_ && replayer_->probe(endpoint.ifindex).has_value();
+
+    syngate_interface entry{};
+    endpoint.name.copy(entry.name, sizeof(entry.name) - 1);
+    entry.hook = attached.attachment->hook();
+    entry.can_replay = attached.shown.can_replay;
+    entry.ethernet = endpoint.ethernet;
+    entry.made_qdisc = attached.attachment->made_qdisc();
+    if (const auto r = maps_.set_interface(endpoint.ifindex, entry); !r)
+        return std::unexpected(r.error());
+    return attached;
+}
+
+Result<void> Attachments::follow(const Addresses& addresses, bool keep_going) {
+    std::vector<std::uint32_t> added;
+    Result<void> result;
+    for (const auto& [ifindex, endpoint] : addresses.endpoints) {
+        const auto known = current_.endpoints.find(ifindex);
+        if (attached_.contains(ifindex) && known != current_.endpoints.end() && known->second == endpoint)
+            continue;
+        attached_.erase(ifindex); // renamed, or another device took the number
+        auto attached = attach(endpoint);
+        if (attached) {
+            spdlog::debug("gate: attached to {} by {}", endpoint.name, attached->shown.hook);
+            attached_.emplace(ifindex, std::move(*attached));
+            added.push_back(ifindex);
+            continue;
+        }
+        if (vanished(attached.error()))
+            continue;
+        result = std::unexpected(attached.error());
+        if (!keep_going)
+            break;
+        spdlog::error("{}: its SYNs are not gated", attached.error().message);
+    }
+    if (result || keep_going) {
+        const auto r = maps_.set_local(current_.local, addresses.local);
+        if (!r && result)
+            result = r;
+    }
+    if (!result && !keep_going) {
+        for (const std::uint32_t ifindex : added) {
+            attached_.erase(ifindex);
+            maps_.remove_interface(ifindex);
+        }
+        return result;
+    }
+    std::erase_if(attached_, [&](const auto& each) {
+        if (addresses.endpoints.contains(each.first))
+            return false;
+        spdlog::debug("gate: detached from {}", each.second.shown.name);
+        maps_.remove_interface(each.first);
+        return true;
+    });
+    current_ = addresses;
+    return result;
+}
+
+std::vector<GateInterface> Attachments::list() const {
+    std::vector<GateInterface> all;
+    for (const auto& [ifindex, attached] : attached_)
+        all.push_back(attached.shown);
+    return all;
+}
+
+bool Attachments::all_can_replay() const {
+    return std::ranges::all_of(attached_, [](const auto& each) { return each.second.shown.can_replay; });
+}
+
+} // namespace syngate

@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "gate/bpf_gate.hpp"
+
+#include "control/registry.hpp"
+#include "gate/frame.hpp"
+#include "gate/gate_maps.hpp"
+#include "gate/pins.hpp"
+#include "gate/replayer.hpp"
+
+#include <algorithm>
+#include <cerrno>
+#include <fmt/format.h>
+#include <spdlog/spdlog.h>
+
+namespace syngate {
+namespace {
+
+std::uint64_t dropped_in(const syngate_verdicts& v) {
+    std::uint64_t sum = 0;
+#define SYNGATE_IS_pass 0
+#define SYNGATE_IS_drop 1
+#define SYNGATE_IS_hold 0
+#define SYNGATE_ADD_DROPS(name, verdict, meaning) sum += SYNGATE_IS_##verdict * v.name;
+    SYNGATE_REASONS(SYNGATE_ADD_DROPS)
+#undef SYNGATE_ADD_DROPS
+    return sum;
+}
+
+class BpfGate final : public Gate {
+public:
+    explicit BpfGate(const BpfGateOptions& options) : options_(options) {}
+
+    Result<void> start(Loop& loop) {
+        if (const auto r = load(); !r)
+            return r;
+        auto watch = AddressWatch::start(loop, [this](const Addresses& now) {
+            // What cannot be attached is logged there; the other interfaces stay gated.
+            (void)attachments_->follow(now, true);
+        });
+        if (!watch)
+            return std::unexpected(watch.error());
+        watch_ = std::move(*watch);
+        if (const auto r = attachments_->follow(watch_->now(), false); !r)
+            return r;
+        if (options_.policy == Policy::hold && !attachments_->all_can_replay())
+            warn_that_hold_is_drop();
+        pin();
+        if (const int fd = maps_->ring_fd(); fd >= 0) {
+            auto source = loop.on_io(fd, EPOLLIN, [this](std::uint32_t) { replay_late(); });
+            if (!source)
+                return std::unexpected(source.error());
+            late_ = std::move(*source);
+        }
+        return {};
+    }
+
+    Result<void> stage(const PortSet& ports, Policy policy) override {
+        const auto generation = maps_->stage(ports, policy);
+        if (!generation)
+            return std::unexpected(generation.error());
+        staged_ = *generation;
+        ports_ = ports;
+        return {};
+    }
+
+    Result<void> close(Duration lease) override {
+        if (lease <= Duration::zero())
+            return failure(Exit::usage, "the lease must be longer than 0");
+        late_.enable(false);
+        at_close_ = maps_->verdicts();
+        replayed_ = {};
+        const Time now = Clock::now();
+        longest_ = now + options_.max_window;
+        closed_at_ = now;
+        lease_ = std::min(now + lease, longest_);
+        maps_->close(staged_, now, lease_, longest_);
+        closed_ = true;
+        return {};
+    }
+
+    bool renew(Duration lease) override {
+        const Time now = Clock::now();
+        // A gate that opened by itself stays open: connections may be under way to whoever listens.
+        if (!closed_ || now >= lease_ || now >= longest_)
+            return false;
+        lease_ = std::min(now + lease, longest_);
+        maps_->set_lease(lease_);
+        return true;
+    }
+
+    [[nodiscard]] bool is_closed() const override { return closed_ && Clock::now() < lease_; }
+
+    Window open() override {
+        if (!closed_)
+            return {};
+        const Time now = Clock::now();
+        maps_->open();
+        closed_ = false;
+        replayed_.lease_lost = now >= lease_;
+        replayed_.length = std::min(now, lease_) - closed_at_;
+        const bool expired = replayed_.lease_lost;
+        maps_->consume([&](const syngate_parked& head, std::span<const std::uint8_t> frame) {
+            if (expired)
+                ++replayed_.expired;
+            else
+                replay(head, frame);
+        });
+        late_.enable(true);
+        const syngate_verdicts v = maps_->verdicts();
+        replayed_.parked = v.parked - at_close_.parked;
+        replayed_.dropped = dropped_in(v) - dropped_in(at_close_);
+        return replayed_;
+    }
+
+    [[nodiscard]] GateStatus status() const override {
+        GateStatus s;
+        s.mode = "bpf";
+        s.hook = attachments_->hook_name();
+        s.policy = options_.policy;
+        s.closed = is_closed();
+        s.lease_left = s.closed ? lease_ - Clock::now() : Duration::zero();
+        s.gated = ports_;
+        s.interfaces = attachments_->list();
+        const syngate_verdicts v = maps_->verdicts();
+#define SYNGATE_SHOW(name, verdict, meaning) s.verdicts.emplace_back(#name, v.name);
+        SYNGATE_REASONS(SYNGATE_SHOW)
+#undef SYNGATE_SHOW
+        s.pins = pins_.path();
+        s.no_pins_because = no_pins_because_;
+        s.park_memory = maps_->park_memory();
+        s.local_addresses = attachments_->local_addresses();
+        return s;
+    }
+
+private:
+    Result<void> load() {
+        auto replayer = Replayer::load();
+        if (replayer && (*replayer)->probe(loopback_ifindex))
+            replayer_ = std::move(*replayer);
+        auto maps = GateMaps::load(options_.owner_id, options_.park_memory, replayer_ != nullptr);
+        if (!maps)
+            return std::unexpected(maps.error());
+        maps_ = std::move(*maps);
+        attachments_ = std::make_unique<Attachments>(*maps_, replayer_.get(), options_.hook);
+        return {};
+    }
+
+    void pin() {
+        const auto here = network_namespace();
+        auto directory = here ? PinDirectory::make(options_.pin_base, *here, options_.owner_id)
+                              : Result<PinDirectory>(std::unexpected(here.error()));
+        Result<void> pinned;
+        if (directory)
+            pinned = maps_->pin(directory->path());
+        if (directory && pinned) {
+            pins_ = std::move(*directory);
+            return;
+        }
+        no_pins_because_ = directory ? pinned.error().message : directory.error().message;
+        spdlog::warn("the maps are not pinned, `syngate status` shows them: {}", no_pins_because_);
+    }
+
+    void warn_that_hold_is_drop() const {
+        std::string devices;
+        for (const auto& each : attachments_->list())
+            if (!each.can_replay)
+                devices += (devices.empty() ? "" : ", ") + each.name;
+        spdlog::warn("policy hold acts as drop on {}: {}; a client that meets the window waits 1 s", devices,
+                     replayer_ ? "the device cannot replay"
+                               : "this kernel has no XDP live frames (Linux 5.18)");
+    }
+
+    void replay(const syngate_parked& head, std::span<const std::uint8_t> frame) {
+        std::vector<std::uint8_t> whole = rebuild_frame(head, frame);
+        complete_checksum(whole);
+        if (const auto r = replayer_->replay(head.ifindex, whole); r) {
+            ++replayed_.replayed;
+            return;
+        } else if (replayed_.replay_failed++ == 0)
+            spdlog::warn("{}", r.error().message);
+    }
+
+    // Parked by a CPU that had read the word before open() changed it.
+    void replay_late() {
+        if (closed_)
+            return;
+        maps_->consume(
+            [this](const syngate_parked& head, std::span<const std::uint8_t> frame) { replay(head, frame); });
+    }
+
+    static constexpr std::uint32_t loopback_ifindex = 1; // LOOPBACK_IFINDEX in the kernel's net.h
+
+    BpfGateOptions options_;
+    std::unique_ptr<Replayer> replayer_; // null: nothing can be held
+    std::unique_ptr<GateMaps> maps_;
+    std::unique_ptr<Attachments> attachments_;
+    std::unique_ptr<AddressWatch> watch_;
+    PinDirectory pins_;
+    std::string no_pins_because_;
+    Source late_;
+    PortSet ports_;
+    std::uint32_t staged_ = 0;
+    bool closed_ = false;
+    Time closed_at_;
+    Time lease_;
+    Time longest_;
+    syngate_verdicts at_close_{};
+    Window replayed_;
+};
+
+} // namespace
+
+Result<std::unique_ptr<Gate>> make_bpf_gate(Loop& loop, const BpfGateOptions& options) {
+    auto gate = std::make_unique<BpfGate>(options);
+    if (const auto r = gate->start(loop); !r)
+        return std::unexpected(r.error());
+    return gate;
+}
+
+} // namespace syngate

@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// The gate by BPF: maps and programs (gate_maps), where they sit (attachments), what is put back
+// (replayer), and what `bpftool map` shows (pins).
+#pragma once
+
+#include "event/loop.hpp"
+#include "gate/attachments.hpp"
+#include "gate/gate.hpp"
+
+#include <memory>
+#include <string>
+
+namespace syngate {
+
+struct BpfGateOptions {
+    Hook hook = Hook::automatic;
+    Policy policy = Policy::hold;       // only for what status says and the warning that hold is not possible
+    std::size_t park_memory = 4U << 20; // bytes
+    Duration max_window = std::chrono::seconds(30);
+    std::string pin_base;
+    std::uint64_t owner_id = 0;
+};
+
+// Loads, attaches to every endpoint, pins. On an error nothing is left attached or pinned.
+Result<std::unique_ptr<Gate>> make_bpf_gate(Loop& loop, const BpfGateOptions& options);
+
+} // namespace syngate

@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "gate/gate_maps.hpp"
+
+#include "gate/libbpf_messages.hpp"
+
+#include <algorithm>
+#include <bit>
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include <cerrno>
+#include <fmt/format.h>
+#include <gate.skel.h>
+#include <numeric>
+#include <sys/mman.h>
+
+namespace syngate {
+namespace {
+
+constexpr std::size_t page = 4096;
+
+Error map_failure(const std::string& what, const char* map, int code) {
+    return {Exit::failed, fmt::format("cannot {} in the BPF map '{}': {}", what, map, std::strerror(code)),
+            code};
+}
+
+} // namespace
+
+struct GateMaps::Ring {
+    ring_buffer* buffer = nullptr;
+    std::function<void(const syngate_parked&, std::span<const std::uint8_t>)> take;
+    ~Ring() { ring_buffer__free(buffer); }
+
+    static int consume(void* context, void* data, std::size_t size) {
+        const auto* ring = static_cast<Ring*>(context);
+        const auto* head = static_cast<const syngate_parked*>(data);
+        if (size >= sizeof(*head) && size - sizeof(*head) >= head->frame_len && ring->take)
+            ring->take(*head, {static_cast<const std::uint8_t*>(data) + sizeof(*head), head->frame_len});
+        return 0;
+    }
+};
+
+GateMaps::GateMaps() = default;
+
+GateMaps::~GateMaps() {
+    if (word_)
+        munmap(word_, page);
+    ring_.reset();
+    gate__destroy(skeleton_);
+}
+
+Result<std::unique_ptr<GateMaps>> GateMaps::load(std::uint64_t owner_id, std::size_t park_memory,
+                                                 bool can_hold) {
+    std::unique_ptr<GateMaps> maps(new GateMaps);
+    const LibbpfMessages messages;
+    const auto failed = [&](const char* what) {
+        const int code = errno;
+        return failure(code == EPERM || code == EACCES ? Exit::impossible : Exit::failed,
+                       fmt::format("cannot {}: {}; {}", what, std::strerror(code), messages.text()), code);
+    };
+
+    maps->skeleton_ = gate__open();
+    if (!maps->skeleton_)
+        return failed("open the gate's BPF object");
+    auto& skeleton = *maps->skeleton_;
+    skeleton.rodata->can_hold = can_hold;
+    maps->park_memory_ = can_hold ? std::bit_ceil(std::max(park_memory, page)) : page;
+    bpf_map__set_max_entries(skeleton.maps.parked, static_cast<std::uint32_t>(maps->park_memory_));
+    if (!can_hold)
+        bpf_map__set_autocreate(skeleton.maps.parked, false);
+    if (gate__load(maps->skeleton_) != 0)
+        return failed("load the gate's BPF programs (they need CAP_BPF and CAP_NET_ADMIN)");
+
+    void* word = mmap(nullptr, page, PROT_READ | PROT_WRITE, MAP_SHARED, bpf_map__fd(skeleton.maps.gate), 0);
+    if (word == MAP_FAILED)
+        return failed("map the gate's state");
+    maps->word_ = static_cast<syngate_gate*>(word);
+    maps->word_->abi_version = SYNGATE_ABI_VERSION;
+    maps->word_->owner_pid = static_cast<std::uint32_t>(getpid());
+    maps->word_->owner_id = owner_id;
+
+    maps->ring_ = std::make_unique<Ring>();
+    if (can_hold) {
+        maps->ring_->buffer =
+            ring_buffer__new(bpf_map__fd(skeleton.maps.parked), Ring::consume, maps->ring_.get(), nullptr);
+        if (!maps->ring_->buffer)
+            return failed("map the park memory");
+    }
+    return maps;
+}
+
+int GateMaps::tc_program(bool ethernet) const {
+    return bpf_program__fd(ethernet ? skeleton_->progs.syngate_tc : skeleton_->progs.syngate_tc_l3);
+}
+
+int GateMaps::xdp_program() const {
+    return bpf_program__fd(skeleton_->progs.syngate_xdp);
+}
+
+Result<std::uint32_t> GateMaps::stage(const PortSet& ports, Policy policy) {
+    const int fd = bpf_map__fd(skeleton_->maps.ports);
+    for (const std::uint16_t port : staged_)
+        if (!ports.contains(port))
+            bpf_map_delete_elem(fd, &port);
+    staged_ = ports;
+
+    const syngate_port entry = {.generation = ++generation_,
+                                .policy = policy == Policy::hold ? std::uint32_t{SYNGATE_POLICY_HOLD}
+                                                                 : std::uint32_t{SYNGATE_POLICY_DROP}};
+    for (const std::uint16_t port : ports)
+        if (const int r = bpf_map_update_elem(fd, &port, &entry, BPF_ANY); r < 0)
+            return std::unexpected(map_failure(fmt::format("stage port {}", port), "ports", -r));
+    return generation_;
+}
+
+void GateMaps::close(std::uint32_t generation, Time now, Time until, Time longest) {
+    word_->generation = generation;
+    word_->closed_at_ns = to_ns(now);
+    word_->max_until_ns = to_ns(longest);
+    set_lease(until);
+}
+
+void GateMaps::set_lease(Time until) {
+    __atomic_store_n(&word_->closed_until_ns, to_ns(until), __ATOMIC_RELEASE);
+}
+
+void GateMaps::open() {
+    __atomic_store_n(&word_->closed_until_ns, 0, __ATOMIC_RELEASE);
+}
+
+Result<void> GateMaps::set_local(const std::set<LocalPrefix>& before, const std::set<LocalPrefix>& after) {
+    const int fd = bpf_map__fd(skeleton_->maps.local_addresses);
+    const auto key_of = [](const LocalPrefix& prefix) {
+        syngate_prefix key{};
+        key.prefix_len = prefix.bits;
+        std::ranges::copy(prefix.address, key.address);
+        return key;
+    };
+    const std::uint32_t present = 1;
+    for (const LocalPrefix& prefix : after) {
+        const syngate_prefix key = key_of(prefix);
+        if (before.contains(prefix))
+            continue;
+        if (const int r = bpf_map_update_elem(fd, &key, &present, BPF_ANY); r < 0)
+            return std::unexpected(map_failure("add an address", "local_addresses", -r));
+    }
+    for (const LocalPrefix& prefix : before) {
+        const syngate_prefix key = key_of(prefix);
+        if (!after.contains(prefix))
+            bpf_map_delete_elem(fd, &key);
+    }
+    return {};
+}
+
+Result<void> GateMaps::set_interface(std::uint32_t ifindex, const syngate_interface& interface) {
+    if (const int r =
+            bpf_map_update_elem(bpf_map__fd(skeleton_->maps.interfaces), &ifindex, &interface, BPF_ANY);
+        r < 0)
+        return std::unexpected(map_failure(fmt::format("add {}", interface.name), "interfaces", -r));
+    return {};
+}
+
+void GateMaps::remove_interface(std::uint32_t ifindex) {
+    bpf_map_delete_elem(bpf_map__fd(skeleton_->maps.interfaces), &ifindex);
+}
+
+syngate_verdicts GateMaps::verdicts() const {
+    const int cpus = libbpf_num_possible_cpus();
+    std::vector<syngate_verdicts> per_cpu(static_cast<std::size_t>(std::max(cpus, 1)));
+    const std::uint32_t zero = 0;
+    syngate_verdicts sum{};
+    if (bpf_map_lookup_elem(bpf_map__fd(skeleton_->maps.verdicts), &zero, per_cpu.data()) < 0)
+        return sum;
+    for (const auto& one : per_cpu) {
+#define SYNGATE_ADD(name, verdict, meaning) sum.name += one.name;
+        SYNGATE_REASONS(SYNGATE_ADD)
+#undef SYNGATE_ADD
+    }
+    return sum;
+}
+
+void GateMaps::consume(
+    const std::function<void(const syngate_parked&, std::span<const std::uint8_t>)>& take) {
+    if (!ring_->buffer)
+        return;
+    ring_->take = take;
+    while (ring_buffer__consume(ring_->buffer) > 0) {
+    }
+    ring_->take = nullptr;
+}
+
+int GateMaps::ring_fd() const {
+    return ring_->buffer ? ring_buffer__epoll_fd(ring_->buffer) : -1;
+}
+
+Result<void> GateMaps::pin(const std::string& directory) {
+    bpf_map* const shown[] = {skeleton_->maps.gate, skeleton_->maps.ports, skeleton_->maps.verdicts,
+                              skeleton_->maps.interfaces, skeleton_->maps.local_addresses};
+    for (bpf_map* map : shown) {
+        const std::string path = directory + "/" + bpf_map__name(map);
+        if (const int r = bpf_map__pin(map, path.c_str()); r < 0)
+            return system_failure(fmt::format("cannot pin {}", path), -r);
+    }
+    return {};
+}
+
+} // namespace syngate

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// The gate's BPF object in this process: its programs, its maps, and the shared word that opens and
+// closes it. What is in which map: include/syngate/abi.h.
+#pragma once
+
+#include "base/clock.hpp"
+#include "base/ports.hpp"
+#include "base/result.hpp"
+#include "gate/gate.hpp"
+#include "net/address_watch.hpp"
+
+#include <functional>
+#include <memory>
+#include <span>
+#include <syngate/abi.h>
+
+struct gate;
+
+namespace syngate {
+
+class GateMaps {
+public:
+    // park_memory in bytes, rounded up to a power of two of pages. can_hold false: the ring buffer stays
+    // a page and the programs do without it. Exit::impossible names the missing capabilities.
+    static Result<std::unique_ptr<GateMaps>> load(std::uint64_t owner_id, std::size_t park_memory,
+                                                  bool can_hold);
+    ~GateMaps();
+
+    [[nodiscard]] int tc_program(bool ethernet) const;
+    [[nodiscard]] int xdp_program() const;
+
+    // Writes these ports' entries with the next generation and returns it.
+    Result<std::uint32_t> stage(const PortSet& ports, Policy policy);
+    // The one atomic step. until and longest: CLOCK_MONOTONIC.
+    void close(std::uint32_t generation, Time now, Time until, Time longest);
+    void set_lease(Time until);
+    void open();
+    [[nodiscard]] const syngate_gate& word() const { return *word_; }
+
+    Result<void> set_local(const std::set<LocalPrefix>& before, const std::set<LocalPrefix>& after);
+    Result<void> set_interface(std::uint32_t ifindex, const syngate_interface& interface);
+    void remove_interface(std::uint32_t ifindex);
+
+    [[nodiscard]] syngate_verdicts verdicts() const; // summed over the CPUs
+    [[nodiscard]] std::size_t park_memory() const { return park_memory_; }
+
+    // Consumes parked records, oldest first, until none is left.
+    void consume(const std::function<void(const syngate_parked&, std::span<const std::uint8_t> frame)>& take);
+    [[nodiscard]] int ring_fd() const; // readable while a record waits
+
+    // Pins every map that people look at under this directory.
+    Result<void> pin(const std::string& directory);
+
+private:
+    GateMaps();
+    struct Ring;
+    ::gate* skeleton_ = nullptr;
+    syngate_gate* word_ = nullptr; // mapped from the map `gate`
+    std::unique_ptr<Ring> ring_;
+    std::size_t park_memory_ = 0;
+    PortSet staged_;
+    std::uint32_t generation_ = 0;
+};
+
+} // namespace syngate
