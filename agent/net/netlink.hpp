@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// Netlink requests and dumps over libmnl, with the kernel's own error texts.
+#pragma once
+
+#include "base/fd.hpp"
+#include "base/result.hpp"
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <libmnl/libmnl.h>
+#include <linux/filter.h>
+#include <linux/netlink.h>
+#include <memory>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+namespace syngate {
+
+// One request under construction: the header, then the family's own header, then attributes.
+class NetlinkRequest {
+public:
+    explicit NetlinkRequest(std::uint16_t type, std::uint16_t flags = 0);
+    NetlinkRequest(const NetlinkRequest&) = delete;
+    NetlinkRequest& operator=(const NetlinkRequest&) = delete;
+
+    // Appends the family's header, zeroed. To be called once, before any attribute.
+    template <class T> T& head() {
+        static_assert(std::is_trivially_copyable_v<T>);
+        return *static_cast<T*>(mnl_nlmsg_put_extra_header(&header(), sizeof(T)));
+    }
+    // False: it does not fit, and nothing was appended.
+    bool put(std::uint16_t type, const void* data, std::size_t length);
+    bool put_u32(std::uint16_t type, std::uint32_t value) { return put(type, &value, sizeof value); }
+    bool put_string(std::uint16_t type, const std::string& text) {
+        return put(type, text.c_str(), text.size() + 1);
+    }
+    // Attributes put while the function runs are nested in one of this type.
+    bool nest(std::uint16_t type, const std::function<bool()>& put_inner);
+
+    nlmsghdr& header() { return *reinterpret_cast<nlmsghdr*>(buffer_.data()); }
+
+private:
+    alignas(nlmsghdr) std::array<char, 4096> buffer_{};
+};
+
+class Netlink {
+public:
+    // protocol: NETLINK_ROUTE, NETLINK_SOCK_DIAG, ... The socket belongs to the network namespace that
+    // the calling thread is in now. Extended acknowledgements are on; for NETLINK_ROUTE strict checking
+    // too, where the kernel has it (4.20), so that dumps are filtered by the kernel.
+    static Result<Netlink> open(int protocol);
+
+    using OnMessage = std::function<void(const nlmsghdr&)>;
+
+    // Sends the request with NLM_F_ACK and waits for the kernel's answer; on_message gets what comes
+    // before the acknowledgement. `what` begins the error message: "cannot add a route". The error's
+    // code is the errno.
+    Result<> run(NetlinkRequest& request, const std::string& what, const OnMessage& on_message = {});
+
+    // Runs a dump. restart is called before each attempt and forgets what on_message collected: a dump
+    // that the kernel marks as interrupted (NLM_F_DUMP_INTR) is asked again, dump_attempts times in all;
+    // then the error's code is EINTR.
+    Result<> dump(NetlinkRequest& request, const std::string& what, const std::function<void()>& restart,
+                  const OnMessage& on_message);
+
+    static constexpr int dump_attempts = 16;
+
+private:
+    Netlink() = default;
+    Result<> send(NetlinkRequest& request, const std::string& what);
+    // Until the acknowledgement or the end of the dump; interrupted is set, never cleared.
+    Result<> receive(const std::string& what, const OnMessage& on_message, bool& interrupted);
+
+    Fd fd_;
+    std::uint32_t sequence_ = 0;
+    std::vector<char> buffer_; // kept between calls: dumps are polled
+};
+
+// A socket that hears of the kernel's changes. Those that the classic BPF filter refuses are not even
+// queued. Non-blocking; the caller polls fd().
+class NetlinkListener {
+public:
+    // groups: RTNLGRP_...; filter: may be empty, and is in force before the first message.
+    static Result<NetlinkListener> open(int protocol, const std::vector<unsigned>& groups,
+                                        std::vector<sock_filter> filter = {});
+    [[nodiscard]] int fd() const { return fd_.get(); }
+
+    // Takes what is queued, up to a bound. Returns false if messages were lost (ENOBUFS): read everything
+    // again.
+    Result<bool> drain(const Netlink::OnMessage& on_message);
+
+private:
+    NetlinkListener() = default;
+    Fd fd_;
+    std::vector<char> buffer_;
+};
+
+// Calls on_attribute for each attribute in [begin, begin + length) that is whole.
+template <class F> void for_each_attribute(const void* begin, std::size_t length, F&& on_attribute) {
+    const auto* attribute = static_cast<const nlattr*>(begin);
+    for (auto left = static_cast<int>(length); mnl_attr_ok(attribute, left);) {
+        on_attribute(*attribute);
+        left -= static_cast<int>(MNL_ALIGN(attribute->nla_len));
+        attribute = mnl_attr_next(attribute);
+    }
+}
+
+// The attribute's payload as T, or fallback if it is absent or too short.
+template <class T> T netlink_value(const nlattr* attribute, T fallback = {}) {
+    static_assert(std::is_trivially_copyable_v<T>);
+    if (!attribute || mnl_attr_get_payload_len(attribute) < sizeof(T))
+        return fallback;
+    T value;
+    std::memcpy(&value, mnl_attr_get_payload(attribute), sizeof value);
+    return value;
+}
+
+} // namespace syngate

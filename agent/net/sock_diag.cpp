@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "net/sock_diag.hpp"
+
+#include "net/netlink.hpp"
+#include "net/syn_recv_age.hpp"
+
+#include <algorithm>
+#include <arpa/inet.h>
+#include <cerrno>
+#include <fmt/format.h>
+#include <linux/inet_diag.h>
+#include <linux/sock_diag.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <utility>
+
+namespace syngate {
+namespace {
+
+constexpr std::uint32_t state_bit(unsigned state) {
+    return 1U << state;
+}
+
+// The kernel runs the byte code on each socket in the wanted state; beyond this many ranges of ports
+// the copying of sockets that nobody wants is cheaper.
+constexpr std::size_t bytecode_ranges = 32;
+
+using PortRange = std::pair<std::uint16_t, std::uint16_t>;
+
+std::vector<PortRange> port_ranges(const PortSet& ports) {
+    std::vector<PortRange> ranges;
+    for (const std::uint16_t port : ports) {
+        if (!ranges.empty() && ranges.back().second + 1 == port)
+            ranges.back().second = port;
+        else
+            ranges.emplace_back(port, port);
+    }
+    return ranges;
+}
+
+// "The source port lies in one of the ranges" in inet_diag's byte code: each instruction jumps forward
+// by `yes` or `no` bytes; a jump to the very end accepts, one to four bytes beyond it refuses. A
+// comparison is two instructions long, the second one only carries the port.
+std::vector<inet_diag_bc_op> port_bytecode(const std::vector<PortRange>& ranges) {
+    constexpr std::uint16_t op = sizeof(inet_diag_bc_op);
+    constexpr std::uint16_t comparison = 2 * op;
+    std::vector<inet_diag_bc_op> code;
+    std::vector<std::size_t> jumps; // to the end
+    const auto compare = [&](unsigned char how, std::uint16_t port, std::uint16_t no) {
+        code.push_back({how, comparison, no});
+        code.push_back({0, 0, port});
+    };
+    for (std::size_t i = 0; i < ranges.size(); ++i) {
+        const auto [first, last] = ranges[i];
+        if (first == last) {
+            compare(INET_DIAG_BC_S_EQ, first, comparison + op);
+        } else {
+            compare(INET_DIAG_BC_S_GE, first, 2 * comparison + op);
+            compare(INET_DIAG_BC_S_LE, last, comparison + op);
+        }
+        if (i + 1 < ranges.size()) { // without it the last comparison's `no` leads beyond the end
+            jumps.push_back(code.size());
+            code.push_back({INET_DIAG_BC_JMP, op, 0});
+        }
+    }
+    for (const std::size_t jump : jumps)
+        code[jump].no = static_cast<std::uint16_t>((code.size() - jump) * op);
+    return code;
+}
+
+std::string purpose(std::uint32_t states) {
+    if (states == state_bit(TCP_LISTEN))
+        return "cannot list the listening TCP sockets";
+    if (states == state_bit(TCP_SYN_RECV))
+        return "cannot list the half-open TCP connections";
+    return "cannot list the TCP connections";
+}
+
+Error explained(Error error) {
+    if (error.code == ENOENT || error.code == EPROTONOSUPPORT) {
+        error.exit = Exit::impossible;
+        error.message += "; the kernel lacks INET_DIAG: load its module by `modprobe tcp_diag`";
+    }
+    return error;
+}
+
+class SockDiag final : public Sockets {
+public:
+    explicit SockDiag(Netlink netlink) : netlink_(std::move(netlink)) {}
+
+    Result<std::vector<Listener>> listeners() override {
+        std::vector<Listener> found;
+        const auto done = dump(
+            state_bit(TCP_LISTEN), nullptr, [&] { found.clear(); },
+            [&](const inet_diag_msg& m) {
+                Listener listener;
+                listener.ipv6 = m.idiag_family == AF_INET6;
+                std::memcpy(listener.address.data(), m.id.idiag_src, listener.ipv6 ? 16 : 4);
+                listener.port = ntohs(m.id.idiag_sport);
+                listener.inode = m.idiag_inode;
+                listener.cookie = m.id.idiag_cookie[0] | std::uint64_t{m.id.idiag_cookie[1]} << 32;
+                listener.accept_queue = m.idiag_rqueue;
+                listener.backlog = m.idiag_wqueue;
+                listener.uid = m.idiag_uid;
+                found.push_back(listener);
+            });
+        if (!done)
+            return std::unexpected(done.error());
+        return found;
+    }
+
+    Result<std::vector<HalfOpen>> half_open(const PortSet& local_ports) override {
+        std::vector<HalfOpen> found;
+        const auto done = dump(
+            state_bit(TCP_SYN_RECV), &local_ports, [&] { found.clear(); },
+            [&](const inet_diag_msg& m) {
+                found.push_back({ntohs(m.id.idiag_sport), m.idiag_retrans,
+                                 syn_recv_age(m.idiag_retrans, std::chrono::milliseconds(m.idiag_expires))});
+            });
+        if (!done)
+            return std::unexpected(done.error());
+        return found;
+    }
+
+    Result<std::size_t> connected(const PortSet& local_ports) override {
+        std::size_t count = 0;
+        const auto done = dump(
+            state_bit(TCP_ESTABLISHED) | state_bit(TCP_CLOSE_WAIT) | state_bit(TCP_FIN_WAIT1) |
+                state_bit(TCP_FIN_WAIT2),
+            &local_ports, [&] { count = 0; }, [&](const inet_diag_msg&) { ++count; });
+        if (!done)
+            return std::unexpected(done.error());
+        return count;
+    }
+
+private:
+    using OnSocket = std::function<void(const inet_diag_msg&)>;
+
+    // ports: nullptr for any.
+    Result<> dump(std::uint32_t states, const PortSet* ports, const std::function<void()>& restart,
+                  const OnSocket& on_socket) {
+        if (ports && ports->empty()) {
+            restart();
+            return {};
+        }
+        if (both_families_) {
+            auto done = dump_both(states, ports, restart, on_socket);
+            if (done)
+                return done;
+            if (done.error().code != EOPNOTSUPP && done.error().code != EINVAL)
+                return std::unexpected(explained(done.error()));
+            both_families_ = false;
+        }
+        // A family's part must survive the other's restart, hence one collection a family.
+        std::vector<inet_diag_msg> sockets;
+        for (const auto family : {std::uint8_t{AF_INET}, std::uint8_t{AF_INET6}}) {
+            const std::size_t before = sockets.size();
+            auto done = dump_family(
+                family, states, ports, [&] { sockets.resize(before); },
+                [&](const inet_diag_msg& m) { sockets.push_back(m); });
+            // Without IPv6 in the kernel there is no handler for its family.
+            if (!done && !(family == AF_INET6 && done.error().code == ENOENT))
+                return std::unexpected(explained(done.error()));
+        }
+        restart();
+        std::ranges::for_each(sockets, on_socket);
+        return {};
+    }
+
+    // TCPDIAG_GETSOCK, the older request, has TCP of both families in one answer. Most of a dump's time
+    // goes into the walk of the kernel's table of connections, so it takes half the time of two.
+    Result<> dump_both(std::uint32_t states, const PortSet* ports, const std::function<void()>& restart,
+                       const OnSocket& on_socket) {
+        NetlinkRequest request(TCPDIAG_GETSOCK);
+        auto& head = request.head<inet_diag_req>();
+        head.idiag_family = AF_UNSPEC;
+        head.idiag_states = states;
+        return run(request, states, ports, restart, on_socket);
+    }
+
+    Result<> dump_family(std::uint8_t family, std::uint32_t states, const PortSet* ports,
+                         const std::function<void()>& restart, const OnSocket& on_socket) {
+        NetlinkRequest request(SOCK_DIAG_BY_FAMILY);
+        auto& head = request.head<inet_diag_req_v2>();
+        head.sdiag_family = family;
+        head.sdiag_protocol = IPPROTO_TCP;
+        head.idiag_states = states;
+        return run(request, states, ports, restart, on_socket);
+    }
+
+    Result<> run(NetlinkRequest& request, std::uint32_t states, const PortSet* ports,
+                 const std::function<void()>& restart, const OnSocket& on_socket) {
+        if (ports) {
+            const auto ranges = port_ranges(*ports);
+            if (ranges.size() <= bytecode_ranges) {
+                const auto code = port_bytecode(ranges);
+                if (!request.put(INET_DIAG_REQ_BYTECODE, code.data(), code.size() * sizeof code[0]))
+                    return failure(Exit::failed, purpose(states) + ": the port filter is too long");
+            }
+        }
+        return netlink_.dump(request, purpose(states), restart, [&](const nlmsghdr& message) {
+            if (mnl_nlmsg_get_payload_len(&message) < sizeof(inet_diag_msg))
+                return;
+            const auto& m = *static_cast<const inet_diag_msg*>(mnl_nlmsg_get_payload(&message));
+            if (!ports || ports->contains(ntohs(m.id.idiag_sport)))
+                on_socket(m);
+        });
+    }
+
+    Netlink netlink_;
+    bool both_families_ = true; // until the kernel says that it does not know the request
+};
+
+} // namespace
+
+Result<std::unique_ptr<Sockets>> open_sock_diag() {
+    auto netlink = Netlink::open(NETLINK_SOCK_DIAG);
+    if (!netlink)
+        return std::unexpected(netlink.error());
+    return std::make_unique<SockDiag>(std::move(*netlink));
+}
+
+} // namespace syngate
