@@ -17,7 +17,8 @@
 
 namespace syngate {
 
-// lo, or an interface that holds an address.
+// lo, or an interface that holds an address; not a port of a bridge, a bond or a team, though such a
+// port often holds a link-local one: what arrives there enters the stack from the upper device.
 struct Endpoint {
     std::uint32_t ifindex = 0;
     std::string name;
@@ -34,7 +35,9 @@ struct LocalPrefix {
 
 struct Addresses {
     std::map<std::uint32_t, Endpoint> endpoints; // by ifindex
-    std::set<LocalPrefix> local;                 // routes of type RTN_LOCAL in the tables local and main
+    // Routes of type RTN_LOCAL in the tables local and main, and IPv6 addresses that have no such route
+    // yet because they are tentative.
+    std::set<LocalPrefix> local;
     auto operator<=>(const Addresses&) const = default;
 };
 

@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// The rtnetlink dumps behind AddressWatch, each a picture of one kind of thing.
+#pragma once
+
+#include "net/address_watch.hpp"
+#include "net/netlink.hpp"
+
+namespace syngate {
+
+struct Link {
+    Endpoint endpoint;
+    bool loopback = false;
+    bool port = false; // of a bridge, a bond, a team: its frames belong to the upper device
+};
+using Links = std::map<std::uint32_t, Link>; // by ifindex
+
+struct HeldAddresses {
+    std::set<std::uint32_t> holders; // ifindex of each interface with an address
+    std::set<LocalPrefix> tentative; // IPv6 addresses under duplicate address detection
+};
+
+Result<Links> read_links(Netlink& netlink);
+Result<HeldAddresses> read_addresses(Netlink& netlink);
+// Routes of type RTN_LOCAL in the tables local and main, both families.
+Result<std::set<LocalPrefix>> read_local_routes(Netlink& netlink);
+
+Addresses combine(const Links& links, const HeldAddresses& held, const std::set<LocalPrefix>& routes);
+
+// For a NetlinkListener: lets only messages about routes of type RTN_LOCAL through, so that a router that
+// learns a million routes does not wake us once for each. A notification is one message; classic BPF
+// counts from its nlmsghdr.
+std::vector<sock_filter> local_route_filter();
+
+} // namespace syngate
