@@ -115,10 +115,10 @@ static __always_inline bool is_local(const struct packet *pkt, const struct syn 
 		__builtin_memcpy(&fib.ipv4_dst, syn->destination + 12, 4);
 	}
 	switch (bpf_fib_lookup(pkt->ctx, &fib, sizeof(fib), 0)) {
-	case 0:	/* BPF_FIB_LKUP_RET_SUCCESS */
-	case 6:	/* BPF_FIB_LKUP_RET_UNSUPP_LWT */
-	case 7:	/* BPF_FIB_LKUP_RET_NO_NEIGH */
-	case 8:	/* BPF_FIB_LKUP_RET_FRAG_NEEDED */
+	case 0: /* BPF_FIB_LKUP_RET_SUCCESS */
+	case 6: /* BPF_FIB_LKUP_RET_UNSUPP_LWT */
+	case 7: /* BPF_FIB_LKUP_RET_NO_NEIGH */
+	case 8: /* BPF_FIB_LKUP_RET_FRAG_NEEDED */
 		return false;
 	default:
 		return true;

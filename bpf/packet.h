@@ -13,8 +13,8 @@
 struct packet {
 	void *ctx;
 	bool is_xdp;
-	bool ethernet;	/* begins with an Ethernet header */
-	__u32 len;	/* bytes, from the first byte that the hook sees */
+	bool ethernet; /* begins with an Ethernet header */
+	__u32 len;     /* bytes, from the first byte that the hook sees */
 	__u32 ifindex;
 	__be16 protocol; /* EtherType, for frames without an Ethernet header */
 };

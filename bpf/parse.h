@@ -19,26 +19,33 @@
 /* As many as the kernel's own ip6_tcp stack sees in practice; more is counted as malformed. */
 #define EXTENSION_HEADERS_MAX 8
 
-enum { NEXT_HOP = 0, NEXT_TCP = 6, NEXT_ROUTING = 43, NEXT_FRAGMENT = 44, NEXT_AH = 51,
-       NEXT_DEST = 60, NEXT_MOBILITY = 135 };
+enum {
+	NEXT_HOP = 0,
+	NEXT_TCP = 6,
+	NEXT_ROUTING = 43,
+	NEXT_FRAGMENT = 44,
+	NEXT_AH = 51,
+	NEXT_DEST = 60,
+	NEXT_MOBILITY = 135
+};
 
 /* Parsing goes on. Reasons are 0 and up, so this is none of them. */
 #define PARSED (-1)
 
 struct cursor {
-	__u32 off;	/* bytes from the frame's first */
-	__u8 next;	/* IP protocol number of what stands at off */
+	__u32 off;       /* bytes from the frame's first */
+	__u8 next;       /* IP protocol number of what stands at off */
 	__be16 protocol; /* EtherType of what stands at off */
 };
 
 /* The fields that the gate decides by. IPv4 addresses as ::ffff:a.b.c.d. */
 struct syn {
 	bool ipv6;
-	__u8 source[16];	/* network byte order */
-	__u8 destination[16];	/* network byte order */
+	__u8 source[16];      /* network byte order */
+	__u8 destination[16]; /* network byte order */
 	__be16 source_port;
 	__be16 destination_port;
-	__u16 ip_len;		/* bytes, IP header included */
+	__u16 ip_len; /* bytes, IP header included */
 };
 
 struct vlan_tag {

@@ -33,29 +33,28 @@ enum syngate_policy {
  * Verdict reasons: X(name, verdict, meaning). The position is the number; a reason is never
  * renumbered within one ABI version. `pass` lets the next program on the interface run.
  */
-#define SYNGATE_REASONS(X)                                                                         \
-	X(gate_open, pass, "no gate is closed")                                                    \
-	X(lease_expired, pass, "the gate's lease has ended, the port opened by itself")            \
-	X(other_host, pass, "the frame is addressed to another host's link-layer address")         \
-	X(not_ip, pass, "neither IPv4 nor IPv6")                                                   \
-	X(not_tcp, pass, "not TCP")                                                                \
-	X(later_fragment, pass, "a fragment without the TCP header")                               \
-	X(truncated, pass, "the frame ends before its headers do")                                 \
-	X(malformed, pass, "a header contradicts itself, or there are too many of them")           \
-	X(not_syn, pass, "TCP, but no SYN or a SYN with ACK")                                      \
-	X(not_gated, pass, "a SYN to a port that is not gated")                                    \
-	X(not_local, pass, "a SYN to an address that is not local to this host")                   \
-	X(dropped, drop, "a SYN dropped by policy drop")                                           \
-	X(hold_unavailable, drop, "dropped: this kernel or device cannot replay")                  \
-	X(park_full, drop, "dropped: the park memory is full")                                     \
-	X(park_too_long, drop, "dropped: longer than a frame that can be replayed")                \
+#define SYNGATE_REASONS(X)                                                                 \
+	X(gate_open, pass, "no gate is closed")                                            \
+	X(lease_expired, pass, "the gate's lease has ended, the port opened by itself")    \
+	X(other_host, pass, "the frame is addressed to another host's link-layer address") \
+	X(not_ip, pass, "neither IPv4 nor IPv6")                                           \
+	X(not_tcp, pass, "not TCP")                                                        \
+	X(later_fragment, pass, "a fragment without the TCP header")                       \
+	X(truncated, pass, "the frame ends before its headers do")                         \
+	X(malformed, pass, "a header contradicts itself, or there are too many of them")   \
+	X(not_syn, pass, "TCP, but no SYN or a SYN with ACK")                              \
+	X(not_gated, pass, "a SYN to a port that is not gated")                            \
+	X(not_local, pass, "a SYN to an address that is not local to this host")           \
+	X(dropped, drop, "a SYN dropped by policy drop")                                   \
+	X(hold_unavailable, drop, "dropped: this kernel or device cannot replay")          \
+	X(park_full, drop, "dropped: the park memory is full")                             \
+	X(park_too_long, drop, "dropped: longer than a frame that can be replayed")        \
 	X(parked, hold, "a SYN parked by policy hold")
 
 enum syngate_reason {
 #define SYNGATE_REASON_ENUM(name, verdict, meaning) SYNGATE_REASON_##name,
-	SYNGATE_REASONS(SYNGATE_REASON_ENUM)
+	SYNGATE_REASONS(SYNGATE_REASON_ENUM) SYNGATE_REASON_COUNT,
 #undef SYNGATE_REASON_ENUM
-	SYNGATE_REASON_COUNT,
 };
 
 /* Map `verdicts`, per CPU, one entry: packets per reason since the agent started. */
@@ -72,12 +71,12 @@ struct syngate_verdicts {
  */
 struct syngate_gate {
 	__u32 abi_version;
-	__u32 owner_pid;	/* as its own PID namespace numbers it; for people */
-	__u64 owner_id;		/* random; names the owner's abstract socket, which dies with it */
-	__u64 closed_until_ns;	/* the lease; 0: open */
-	__u64 max_until_ns;	/* closed_at_ns + --max-window, whatever is renewed */
+	__u32 owner_pid;       /* as its own PID namespace numbers it; for people */
+	__u64 owner_id;        /* random; names the owner's abstract socket, which dies with it */
+	__u64 closed_until_ns; /* the lease; 0: open */
+	__u64 max_until_ns;    /* closed_at_ns + --max-window, whatever is renewed */
 	__u64 closed_at_ns;
-	__u32 generation;	/* the window: ports whose entry carries it are gated */
+	__u32 generation; /* the window: ports whose entry carries it are gated */
 	__u32 reserved;
 };
 
@@ -97,10 +96,10 @@ enum syngate_hook {
 /* Map `interfaces`: key __u32 ifindex. */
 struct syngate_interface {
 	char name[16];
-	__u32 hook;		/* enum syngate_hook */
-	__u32 can_replay;	/* 1: parked frames can re-enter here; 0: hold degrades to drop */
-	__u32 ethernet;		/* 1: frames begin with an Ethernet header; 0: with the IP header */
-	__u32 made_qdisc;	/* 1: the clsact qdisc is ours to remove */
+	__u32 hook;       /* enum syngate_hook */
+	__u32 can_replay; /* 1: parked frames can re-enter here; 0: hold degrades to drop */
+	__u32 ethernet;   /* 1: frames begin with an Ethernet header; 0: with the IP header */
+	__u32 made_qdisc; /* 1: the clsact qdisc is ours to remove */
 };
 
 /* Map `local_addresses` (LPM trie): IPv4 as ::ffff:a.b.c.d, prefix length + 96. */
@@ -114,10 +113,10 @@ struct syngate_parked {
 	__u64 at_ns;
 	__u32 ifindex;
 	__u32 generation;
-	__u16 frame_len;	/* bytes */
-	__u16 vlan_tci;		/* host byte order; the tag the device took out of the frame */
-	__u16 vlan_proto;	/* network byte order; 0: no tag was taken out */
-	__u16 ethernet;		/* as in struct syngate_interface */
+	__u16 frame_len;  /* bytes */
+	__u16 vlan_tci;   /* host byte order; the tag the device took out of the frame */
+	__u16 vlan_proto; /* network byte order; 0: no tag was taken out */
+	__u16 ethernet;   /* as in struct syngate_interface */
 };
 
 #ifdef __cplusplus
