@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
+# shellcheck shell=bash
 # Sourced by the other scripts: strict mode, the tree's root as working directory, and messages.
 # Exit statuses are syngate's own: 1 failed, 2 usage, 3 impossible here.
 set -euo pipefail
