@@ -214,6 +214,20 @@ TEST(LoadClient, ASlowServerDelaysNoStartAndHidesNoLatency) {
     EXPECT_LT(report->connect.max(), 500ms); // the handshakes were not delayed
 }
 
+// A generator that was held up itself says so, and its requests' latency counts from when they should have
+// started.
+TEST(LoadClient, ItsOwnLatenessIsToldAndPartOfTheLatency) {
+    const Server server([](int fd) { write_all(fd, whole_answer); });
+    auto options = brief(server.to);
+    options.progress = [](const Progress&) { ::poll(nullptr, 0, 300); }; // in the generator's own thread
+    const auto report = run(options);
+    ASSERT_TRUE(report);
+    EXPECT_EQ(report->outcomes[Outcome::ok], 20U) << to_text(*report);
+    EXPECT_GE(report->max_lateness, 290ms);
+    EXPECT_GE(report->latency.quantile(0.5), 200ms);
+    EXPECT_LT(report->achieved_rate, 100); // of 200
+}
+
 // The server keeps the connection open: only the client's own reset can end it before the timeout.
 TEST(LoadClient, ResetCloseEndsAWholeAnswerByRst) {
     std::atomic<int> resets = 0;
