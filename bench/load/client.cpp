@@ -165,11 +165,11 @@ Result<Report> Engine::run() {
             stopped_ = true;
         start_due();
         const auto now = now_ns();
-        expire(now);
         tell_progress(now);
         if (all_started() && open_ == 0)
             break;
         wait(now);
+        expire(now_ns()); // after the answers that are there, however late they are read
     }
     report_.elapsed = Duration(now_ns() - begin_);
     const double scheduled = static_cast<double>(last_start_ - begin_) + 1e9 / options_.rate;
@@ -191,6 +191,8 @@ void Engine::start_due() {
 
 void Engine::start(Clock::rep when) {
     const auto& to = options_.to[report_.started++ % options_.to.size()];
+    if (last_start_ - when >= options_.timeout.count()) // it would be blamed on the server
+        return failed_locally("a start was late by more than the timeout", ETIME, last_start_);
     if (free_ == none)
         return failed_locally("more connections open than files may be", EMFILE, last_start_);
     const int fd = open_socket(to);

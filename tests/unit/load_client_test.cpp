@@ -10,6 +10,7 @@
 #include <netinet/in.h>
 #include <poll.h>
 #include <thread>
+#include <utility>
 
 namespace syngate::load {
 
@@ -49,8 +50,9 @@ void read_request(int fd) {
     }
 }
 
+// A client that gave up has reset the connection: its own report says so.
 void write_all(int fd, std::string_view bytes) {
-    EXPECT_EQ(::send(fd, bytes.data(), bytes.size(), MSG_NOSIGNAL), static_cast<ssize_t>(bytes.size()));
+    [[maybe_unused]] const auto sent = ::send(fd, bytes.data(), bytes.size(), MSG_NOSIGNAL);
 }
 
 void reset(int fd) {
@@ -226,6 +228,24 @@ TEST(LoadClient, ItsOwnLatenessIsToldAndPartOfTheLatency) {
     EXPECT_GE(report->max_lateness, 290ms);
     EXPECT_GE(report->latency.quantile(0.5), 200ms);
     EXPECT_LT(report->achieved_rate, 100); // of 200
+}
+
+// What the generator missed is not blamed on the server.
+TEST(LoadClient, StartsLaterThanTheTimeoutAreLocalFailures) {
+    const Server server([](int fd) { write_all(fd, whole_answer); });
+    auto options = brief(server.to);
+    options.duration = 250ms;
+    options.timeout = 150ms;
+    bool first = true;
+    options.progress = [&](const Progress&) {
+        if (std::exchange(first, false))
+            ::poll(nullptr, 0, 500);
+    };
+    const auto report = run(options);
+    ASSERT_TRUE(report);
+    EXPECT_EQ(report->outcomes.all(), 50U);
+    EXPECT_GE(report->outcomes[Outcome::local], 1U) << to_text(*report);
+    EXPECT_NE(report->first_local_error.find("late"), std::string::npos);
 }
 
 // The server keeps the connection open: only the client's own reset can end it before the timeout.
