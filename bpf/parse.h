@@ -34,6 +34,7 @@ enum {
 
 struct cursor {
 	__u32 off;       /* bytes from the frame's first */
+	__u32 end;       /* where the datagram ends, by its own length field; padding may follow */
 	__u8 next;       /* IP protocol number of what stands at off */
 	__be16 protocol; /* EtherType of what stands at off */
 };
@@ -97,7 +98,8 @@ static __always_inline int parse_ipv4(const struct packet *pkt, struct cursor *c
 		return SYNGATE_REASON_not_tcp;
 	if (ip.frag_off & bpf_htons(0x1fff))
 		return SYNGATE_REASON_later_fragment;
-	if (cur->off + bpf_ntohs(ip.tot_len) > pkt->len)
+	cur->end = cur->off + bpf_ntohs(ip.tot_len);
+	if (cur->end > pkt->len)
 		return SYNGATE_REASON_truncated;
 
 	syn->ipv6 = false;
@@ -106,6 +108,12 @@ static __always_inline int parse_ipv4(const struct packet *pkt, struct cursor *c
 	map_ipv4(syn->destination, ip.daddr);
 	cur->off += ip.ihl * 4;
 	return PARSED;
+}
+
+static __always_inline bool is_extension(__u8 next)
+{
+	return next == NEXT_HOP || next == NEXT_ROUTING || next == NEXT_FRAGMENT || next == NEXT_AH ||
+	       next == NEXT_DEST || next == NEXT_MOBILITY;
 }
 
 /* One extension header; cur->next says which. */
@@ -118,6 +126,8 @@ static __always_inline int parse_extension(const struct packet *pkt, struct curs
 		__u8 segments_left;
 	} ext;
 
+	if (!is_extension(cur->next)) /* nothing need follow, as behind "no next header" */
+		return SYNGATE_REASON_not_tcp;
 	if (!packet_load(pkt, cur->off, &ext, sizeof(ext)))
 		return SYNGATE_REASON_truncated;
 
@@ -140,13 +150,8 @@ static __always_inline int parse_extension(const struct packet *pkt, struct curs
 			return SYNGATE_REASON_not_local;
 		cur->off += (ext.length + 1) * 8;
 		break;
-	case NEXT_HOP:
-	case NEXT_DEST:
-	case NEXT_MOBILITY:
-		cur->off += (ext.length + 1) * 8;
-		break;
 	default:
-		return SYNGATE_REASON_not_tcp;
+		cur->off += (ext.length + 1) * 8;
 	}
 	cur->next = ext.next;
 	return PARSED;
@@ -160,7 +165,8 @@ static __always_inline int parse_ipv6(const struct packet *pkt, struct cursor *c
 		return SYNGATE_REASON_truncated;
 	if (ip6.version != 6)
 		return SYNGATE_REASON_malformed;
-	if (cur->off + sizeof(ip6) + bpf_ntohs(ip6.payload_len) > pkt->len)
+	cur->end = cur->off + sizeof(ip6) + bpf_ntohs(ip6.payload_len);
+	if (cur->end > pkt->len)
 		return SYNGATE_REASON_truncated;
 
 	syn->ipv6 = true;
@@ -191,7 +197,8 @@ static __always_inline int parse_tcp(const struct packet *pkt, const struct curs
 		return SYNGATE_REASON_malformed;
 	if (!tcp.syn || tcp.ack)
 		return SYNGATE_REASON_not_syn;
-	if (cur->off + tcp.doff * 4 > pkt->len)
+	/* Bytes behind the datagram's end are padding: what looks like a header there is none. */
+	if (cur->off + tcp.doff * 4 > cur->end)
 		return SYNGATE_REASON_truncated;
 	syn->source_port = tcp.source;
 	syn->destination_port = tcp.dest;
