@@ -25,7 +25,7 @@ link set v1p up
 addr add 10.0.0.1/24 dev v0
 addr add 2001:db8::1/64 dev v0 nodad
 route add 10.9.0.0/16 dev v1
-route add 10.9.0.7/32 dev v1 mtu 600
+route add 10.9.0.7/32 dev v1 mtu lock 600
 route add 2001:db8:9::/48 dev v1
 neigh add 10.9.0.5 lladdr 02:00:00:00:01:02 dev v1
 neigh add 2001:db8:9::5 lladdr 02:00:00:00:01:02 dev v1
