@@ -144,6 +144,12 @@ TEST_F(ChildrenTest, OrphansComeToUsAndAreReaped) {
     const auto ended = children->run(shell("sleep 60 >/dev/null 2>&1 & echo $!"), soon());
     ASSERT_TRUE(ended);
     const pid_t orphan = std::stoi(ended->output);
+    std::string parent;
+    std::ifstream status("/proc/" + std::to_string(orphan) + "/status");
+    while (parent != "PPid:" && status >> parent) {
+    }
+    status >> parent;
+    EXPECT_EQ(parent, std::to_string(getpid()));
     EXPECT_EQ(kill(orphan, SIGKILL), 0);
     EXPECT_TRUE(wait_until_gone(orphan)); // nobody else would take its status
     EXPECT_FALSE(children->status(orphan));
