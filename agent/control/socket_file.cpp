@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "control/socket_file.hpp"
+
+#include "base/clock.hpp"
+#include "control/unix_socket.hpp"
+
+#include <cerrno>
+#include <fcntl.h>
+#include <filesystem>
+#include <fmt/format.h>
+#include <poll.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+
+namespace syngate {
+namespace {
+
+constexpr Duration lock_patience = std::chrono::seconds(1);
+
+Result<void> make_directory(const std::filesystem::path& directory) {
+    if (directory.empty() || ::mkdir(directory.c_str(), 0700) == 0)
+        return {};
+    if (errno == ENOENT && directory.has_relative_path()) {
+        if (const auto parent = make_directory(directory.parent_path()); !parent)
+            return parent;
+        if (::mkdir(directory.c_str(), 0700) == 0)
+            return {};
+    }
+    const int why = errno;
+    std::error_code ignored;
+    if (why == EEXIST && std::filesystem::is_directory(directory, ignored))
+        return {};
+    return system_failure(fmt::format("cannot make the control socket's directory '{}' (choose another path "
+                                      "or make it yourself)",
+                                      directory.string()),
+                          why);
+}
+
+// Only one agent at a time looks at a socket file, finds it stale and replaces it. The lock is on the
+// directory, so that no file of ours is left, and is held for microseconds.
+Result<Fd> lock_directory(const std::filesystem::path& directory) {
+    const std::string name = directory.empty() ? "." : directory.string();
+    Fd fd(::open(name.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    if (!fd)
+        return system_failure(fmt::format("cannot open the control socket's directory '{}'", name), errno);
+    const Time deadline = Clock::now() + lock_patience;
+    while (::flock(fd.get(), LOCK_EX | LOCK_NB) < 0) {
+        if (errno != EWOULDBLOCK && errno != EINTR)
+            return system_failure(fmt::format("cannot lock the control socket's directory '{}'", name),
+                                  errno);
+        if (Clock::now() >= deadline)
+            return failure(Exit::busy,
+                           fmt::format("the control socket's directory '{}' has been locked by another "
+                                       "process for {}: see `lslocks`, or choose a directory of your own",
+                                       name, format_duration(lock_patience)),
+                           EWOULDBLOCK);
+        ::poll(nullptr, 0, 1); // flock(2) has no deadline
+    }
+    return fd;
+}
+
+// Removes the socket file of a dead agent; nothing else is ever removed.
+Result<void> clear_stale(const std::string& path, const UnixAddress& address) {
+    struct stat status {};
+    if (::lstat(path.c_str(), &status) < 0)
+        return errno == ENOENT
+                   ? Result<void>{}
+                   : system_failure(fmt::format("cannot look at the control socket '{}'", path), errno);
+    if (!S_ISSOCK(status.st_mode))
+        return failure(Exit::failed,
+                       fmt::format("'{}' is there already and is no socket: choose another path for the "
+                                   "control socket, or remove it",
+                                   path),
+                       EEXIST);
+    const Fd probe(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+    if (!probe)
+        return system_failure("cannot make a UNIX socket", errno);
+    if (::connect(probe.get(), address.get(), address.length) == 0 || errno == EAGAIN)
+        return failure(Exit::busy,
+                       fmt::format("a living agent answers at '{}': stop it, or choose another path", path),
+                       EADDRINUSE);
+    if (errno != ECONNREFUSED)
+        return system_failure(fmt::format("cannot tell whether an agent lives at '{}'", path), errno);
+    if (::unlink(path.c_str()) < 0 && errno != ENOENT)
+        return system_failure(fmt::format("cannot remove the dead agent's socket '{}'", path), errno);
+    return {};
+}
+
+} // namespace
+
+Result<Fd> listen_at(const std::string& path, unsigned backlog) {
+    const auto address = path_address(path);
+    if (!address)
+        return std::unexpected(address.error());
+    const auto directory = std::filesystem::path(path).parent_path();
+    if (const auto made = make_directory(directory); !made)
+        return std::unexpected(made.error());
+    const auto lock = lock_directory(directory);
+    if (!lock)
+        return std::unexpected(lock.error());
+    if (const auto clear = clear_stale(path, *address); !clear)
+        return std::unexpected(clear.error());
+
+    Fd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+    if (!fd)
+        return system_failure("cannot make a UNIX socket", errno);
+    // bind(2) makes the file with the mode that the descriptor has: it never exists with a wider one.
+    if (::fchmod(fd.get(), 0600) < 0)
+        return system_failure(fmt::format("cannot set the mode of the control socket '{}'", path), errno);
+    if (::bind(fd.get(), address->get(), address->length) < 0)
+        return system_failure(fmt::format("cannot bind the control socket '{}'", path), errno,
+                              errno == EADDRINUSE ? Exit::busy : Exit::failed);
+    if (::listen(fd.get(), static_cast<int>(backlog)) < 0) {
+        const int why = errno;
+        ::unlink(path.c_str());
+        return system_failure(fmt::format("cannot listen on the control socket '{}'", path), why);
+    }
+    return fd;
+}
+
+} // namespace syngate

@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include "base/fd.hpp"
+#include "base/result.hpp"
+
+#include <string>
+
+namespace syngate {
+
+// A listening UNIX stream socket, non-blocking, mode 0600 from the first instant; missing directories are
+// made with mode 0700. A dead agent's socket file is replaced, a living one's is Exit::busy; a file that
+// is no socket is an error and stays.
+Result<Fd> listen_at(const std::string& path, unsigned backlog);
+
+} // namespace syngate
