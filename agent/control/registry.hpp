@@ -45,7 +45,8 @@ private:
 };
 
 // Every living agent of this network namespace. Sockets that are not owned by root or by our own
-// uid are passed over: anybody may bind an abstract name.
+// uid are passed over: anybody may bind an abstract name. One that does not answer within 1 s is
+// listed by its id and (as our PID namespace numbers it) its pid alone.
 Result<std::vector<Peer>> find_peers();
 // Whether the agent with this id lives, in this network namespace.
 bool is_alive(std::uint64_t id);
