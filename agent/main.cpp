@@ -1,4 +1,45 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-int main() {
-    return 0;
+#include "base/log.hpp"
+#include "cli/commands.hpp"
+
+#include <csignal>
+#include <fmt/format.h>
+#include <map>
+
+namespace {
+
+using syngate::Options;
+using syngate::Result;
+
+Result<int> run_verb(const Options& options) {
+    static const std::map<std::string, Result<int> (*)(const Options&)> verbs = {
+        {"run", syngate::command_run},         {"exec", syngate::command_exec},
+        {"close", syngate::command_close},     {"reload", syngate::command_ask},
+        {"restart", syngate::command_ask},     {"status", syngate::command_ask},
+        {"open", syngate::command_ask},        {"probe", syngate::command_probe},
+        {"cleanup", syngate::command_cleanup},
+    };
+    return verbs.at(options.verb)(options);
+}
+
+} // namespace
+
+int main(int argc, char** argv) {
+    std::signal(SIGPIPE, SIG_IGN);
+    const auto options = syngate::parse_options(argc, argv);
+    if (!options) {
+        fmt::print(stderr, "syngate: {}\n", options.error().message);
+        return static_cast<int>(options.error().exit);
+    }
+    if (options->verb.empty()) {
+        fmt::print("{}", options->text);
+        return 0;
+    }
+    syngate::log_start(options->log_level);
+    const auto status = run_verb(*options);
+    if (!status) {
+        fmt::print(stderr, "syngate {}: {}\n", options->verb, status.error().message);
+        return static_cast<int>(status.error().exit);
+    }
+    return *status;
 }

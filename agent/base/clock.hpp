@@ -20,6 +20,10 @@ inline std::uint64_t to_ns(Time t) {
         std::chrono::duration_cast<std::chrono::nanoseconds>(t.time_since_epoch()).count());
 }
 
+inline std::int64_t to_us(Duration d) {
+    return std::chrono::duration_cast<std::chrono::microseconds>(d).count();
+}
+
 // "3s", "250ms", "40us", "5m", "1h"; a bare number is seconds, as in 1.5. Error: Exit::usage.
 Result<Duration> parse_duration(std::string_view text);
 

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "cli/host.hpp"
+
+#include "gate/bpf_gate.hpp"
+#include "gate/stale.hpp"
+
+#include <fmt/format.h>
+#include <spdlog/spdlog.h>
+#include <unistd.h>
+
+namespace syngate {
+
+Result<std::unique_ptr<Host>> Host::make(const Options& options) {
+    std::unique_ptr<Host> host(new Host);
+    host->verb_ = options.verb;
+    const auto here = network_namespace();
+    if (!here)
+        return std::unexpected(here.error());
+    host->control_path_ = options.control.empty()
+                              ? fmt::format("{}/net-{}-{}.sock", options.gate.runtime_dir, *here, getpid())
+                              : options.control;
+
+    auto loop = Loop::make();
+    if (!loop)
+        return std::unexpected(loop.error());
+    host->loop_ = std::move(*loop);
+    auto registry = Registry::announce(*host->loop_, options.verb, host->control_path_);
+    if (!registry)
+        return std::unexpected(registry.error());
+    host->registry_ = std::move(*registry);
+    if (!options.gate.ports.empty())
+        if (const auto r = host->registry_->claim(options.gate.ports); !r)
+            return std::unexpected(r.error());
+    auto sockets = open_sock_diag();
+    if (!sockets)
+        return std::unexpected(sockets.error());
+    host->sockets_ = std::move(*sockets);
+
+    if (const auto swept = sweep_stale(options.gate.bpffs); swept)
+        for (const std::string& what : *swept)
+            spdlog::info("removed {}", what);
+    else
+        spdlog::warn("what a killed agent may have left could not be looked for: {}", swept.error().message);
+
+    BpfGateOptions gate_options;
+    gate_options.hook = options.gate.hook;
+    gate_options.policy = options.gate.policy;
+    gate_options.park_memory = options.gate.park_memory;
+    gate_options.max_window = options.gate.max_window;
+    gate_options.pin_base = options.gate.bpffs;
+    gate_options.owner_id = host->registry_->id();
+    auto gate = make_bpf_gate(*host->loop_, gate_options);
+    if (!gate)
+        return std::unexpected(gate.error());
+    host->gate_ = std::move(*gate);
+    return host;
+}
+
+Result<void> Host::serve(std::function<void(const nlohmann::json&, Reply)> handler) {
+    auto control = ControlServer::start(
+        *loop_, control_path_,
+        [this, handler = std::move(handler)](const nlohmann::json& request, Reply reply) {
+            handler(request, [this, reply = std::move(reply)](nlohmann::json answer) {
+                if (answer.contains("gate"))
+                    answer["agent"] = {{"version", SYNGATE_VERSION},
+                                       {"command", verb_},
+                                       {"pid", getpid()},
+                                       {"id", fmt::format("{:016x}", registry_->id())},
+                                       {"control", control_path_}};
+                reply(answer);
+            });
+        });
+    if (!control)
+        return std::unexpected(control.error());
+    control_ = std::move(*control);
+    return {};
+}
+
+} // namespace syngate

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// What every verb that holds a gate stands on: the loop, the claim, the gate, the control socket.
+#pragma once
+
+#include "base/result.hpp"
+#include "cli/options.hpp"
+#include "control/control_server.hpp"
+#include "control/registry.hpp"
+#include "event/loop.hpp"
+#include "gate/gate.hpp"
+#include "net/sock_diag.hpp"
+
+#include <memory>
+#include <string>
+
+namespace syngate {
+
+class Host {
+public:
+    // Announces the agent, claims options.gate.ports, sweeps what dead agents left, makes the gate. On an
+    // error nothing stays.
+    static Result<std::unique_ptr<Host>> make(const Options& options);
+
+    // Answers requests from now on; status answers get the agent's own part added.
+    Result<void> serve(std::function<void(const nlohmann::json&, Reply)> handler);
+
+    // Before what the handler refers to goes away.
+    void stop_serving() { control_.reset(); }
+
+    Loop& loop() { return *loop_; }
+    Gate& gate() { return *gate_; }
+    Sockets& sockets() { return *sockets_; }
+    Registry& registry() { return *registry_; }
+    [[nodiscard]] const std::string& control_path() const { return control_path_; }
+
+private:
+    std::string verb_;
+    std::string control_path_;
+    // In this order: the gate goes before the claim, so that nobody takes the ports while ours is attached.
+    std::unique_ptr<Loop> loop_;
+    std::unique_ptr<Registry> registry_;
+    std::unique_ptr<Sockets> sockets_;
+    std::unique_ptr<Gate> gate_;
+    std::unique_ptr<ControlServer> control_;
+};
+
+} // namespace syngate

@@ -1,0 +1,258 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "cli/options.hpp"
+
+#include "gate/pins.hpp"
+
+#include <CLI/CLI.hpp>
+#include <cstdlib>
+#include <fmt/format.h>
+#include <map>
+
+namespace syngate {
+namespace {
+
+constexpr std::size_t park_memory_min = 4096;
+constexpr std::size_t park_memory_max = 1U << 30;
+
+std::string environment_name(std::string option) {
+    std::string name = "SYNGATE_";
+    for (const char c : option.substr(2))
+        name += c == '-' ? '_' : static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
+    return name;
+}
+
+template <class T, class Parse>
+CLI::Option* add(CLI::App* app, const std::string& name, T& target, const std::string& help, Parse parse) {
+    return app
+        ->add_option_function<std::string>(
+            name,
+            [&target, name, parse](const std::string& text) {
+                const auto value = parse(text);
+                if (!value)
+                    throw CLI::ValidationError(name, value.error().message);
+                target = *value;
+            },
+            help)
+        ->envname(environment_name(name));
+}
+
+void add_text(CLI::App* app, const std::string& name, std::string& target, const std::string& help) {
+    app->add_option(name, target, help)->envname(environment_name(name))->capture_default_str();
+}
+
+Result<Duration> longer_than_zero(const std::string& text) {
+    const auto value = parse_duration(text);
+    if (value && *value == Duration::zero())
+        return failure(Exit::usage, "must be longer than 0");
+    return value;
+}
+
+void add_duration(CLI::App* app, const std::string& name, Duration& target, const std::string& help,
+                  bool may_be_zero = false) {
+    add(app, name, target, fmt::format("{} [{}]", help, format_duration(target)),
+        [may_be_zero](const std::string& text) {
+            return may_be_zero ? parse_duration(text) : longer_than_zero(text);
+        })
+        ->type_name("TIME");
+}
+
+template <class T> auto one_of(std::map<std::string, T> choices) {
+    return [choices = std::move(choices)](const std::string& text) -> Result<T> {
+        if (const auto it = choices.find(text); it != choices.end())
+            return it->second;
+        std::string known;
+        for (const auto& [name, value] : choices)
+            known += (known.empty() ? "" : ", ") + name;
+        return failure(Exit::usage, fmt::format("'{}' is none of: {}", text, known));
+    };
+}
+
+Result<PortSet> ports_or_auto(const std::string& text) {
+    return text == "auto" ? PortSet{} : parse_ports(text);
+}
+
+Result<std::size_t> parse_size(const std::string& text) {
+    std::string digits = text;
+    std::size_t bytes = 0;
+    const bool scaled = CLI::AsSizeValue(false)(digits).empty(); // turns 4MiB into 4194304
+    if (!scaled || !CLI::detail::lexical_cast(digits, bytes))
+        return failure(Exit::usage, fmt::format("'{}' is no size: write 65536, 64k or 4MiB", text));
+    if (bytes < park_memory_min || bytes > park_memory_max)
+        return failure(Exit::usage, fmt::format("{} is not between 4 KiB and 1 GiB", text));
+    return bytes;
+}
+
+void add_common(CLI::App* app, Options& o) {
+    add_text(app, "--log-level", o.log_level, "trace, debug, info, warning or error");
+    app->get_option("--log-level")->check(CLI::IsMember({"trace", "debug", "info", "warning", "error"}));
+}
+
+void add_control(CLI::App* app, Options& o) {
+    add_text(app, "--control", o.control,
+             "Path of the agent's control socket [found by the network namespace]");
+    add_text(app, "--runtime-dir", o.gate.runtime_dir, "Directory for control sockets");
+}
+
+void add_gate(CLI::App* app, Options& o) {
+    GateOptions& g = o.gate;
+    add(app, "--ports", g.ports, "TCP ports: 80,443,8000-8010, or auto: where the server listens [auto]",
+        [&o](const std::string& text) {
+            o.ports_text = text;
+            return ports_or_auto(text);
+        });
+    add(app, "--policy", g.policy,
+        "What happens to SYNs while the gate is closed: hold (replayed when it opens) or "
+        "drop (the client tries again after 1 s) [hold]",
+        one_of<Policy>({{"hold", Policy::hold}, {"drop", Policy::drop}}));
+    add(app, "--hook", g.hook, "Where the BPF program sits: tcx, tc, xdp, or auto: tcx, else tc [auto]",
+        one_of<Hook>({{"auto", Hook::automatic}, {"tcx", Hook::tcx}, {"tc", Hook::tc}, {"xdp", Hook::xdp}}));
+    add(app, "--lease", g.lease,
+        fmt::format("A closed gate opens by itself after this time unless the agent renews it [{}]",
+                    format_duration(g.lease)),
+        [&o](const std::string& text) -> Result<Duration> {
+            o.lease_text = text;
+            return longer_than_zero(text);
+        })
+        ->type_name("TIME");
+    add_duration(app, "--max-window", g.max_window, "The longest that the gate stays closed in any case");
+    add(app, "--park-memory", g.park_memory, "Memory for held SYNs; when it is full, SYNs are dropped [4MiB]",
+        parse_size);
+    add_text(app, "--bpffs", g.bpffs, "Directory for pinned maps");
+    add_duration(app, "--handshake-timeout", g.handshake_timeout,
+                 "Half-open connections older than this are not waited for");
+}
+
+void add_run(CLI::App& app, Options& o) {
+    CLI::App* run =
+        app.add_subcommand("run", "Run a server in the foreground: run [OPTIONS] -- SERVER ARGS...");
+    add_common(run, o);
+    add_control(run, o);
+    add_gate(run, o);
+    add_text(run, "--reload", o.reload,
+             "overlap (new beside old), signal=NAME (the server reloads itself) or restart "
+             "[haproxy: overlap, nginx: signal=HUP, others: restart]");
+    add_text(run, "--check", o.check,
+             "Command that checks the configuration [haproxy -c, nginx -t, others: none]");
+    add_text(run, "--stop-signal", o.stop_signal,
+             "Signal that ends the server gracefully [haproxy: USR1, nginx: QUIT, others: TERM]");
+    run->add_option("--watch", o.watch, "Files and directories; a change in them reloads")
+        ->envname("SYNGATE_WATCH")
+        ->delimiter(':');
+    add_duration(run, "--stop-timeout", o.stop_timeout, "From SIGTERM or SIGINT to SIGKILL for the server");
+    add_duration(run, "--start-timeout", o.start_timeout, "Until a started server listens");
+    add_duration(run, "--swap-timeout", o.swap_timeout,
+                 "Until the old server has closed its listening sockets");
+    add_duration(run, "--end-timeout", o.end_timeout, "Until a server that is restarted has ended by itself");
+    add_duration(
+        run, "--finish-timeout", o.finish_timeout,
+        "Before a server that cannot finish gracefully is stopped: wait this long for open connections",
+        true);
+    add_duration(run, "--settle", o.settle,
+                 "A server that reloads itself and shows no change for this long has reloaded");
+}
+
+void add_exec(CLI::App& app, Options& o) {
+    CLI::App* exec = app.add_subcommand(
+        "exec",
+        "Run a command that replaces a server, behind the gate: exec --ports LIST [OPTIONS] -- CMD ARGS...");
+    add_common(exec, o);
+    add_control(exec, o);
+    add_gate(exec, o);
+    add_duration(exec, "--wait-timeout", o.wait_timeout, "After the command, until the ports listen again");
+    exec->add_flag("--json", o.json, "Print what happened as JSON on standard output")
+        ->envname("SYNGATE_JSON");
+}
+
+void add_client(CLI::App& app, Options& o, const char* verb, const char* help) {
+    CLI::App* sub = app.add_subcommand(verb, help);
+    add_common(sub, o);
+    add_control(sub, o);
+    sub->add_flag("--json", o.json, "Print the answer as JSON")->envname("SYNGATE_JSON");
+}
+
+void add_verbs(CLI::App& app, Options& o) {
+    app.set_version_flag("--version", "syngate " SYNGATE_VERSION);
+    app.require_subcommand(1);
+    app.footer(
+        "Every option has an environment variable: --stop-timeout is SYNGATE_STOP_TIMEOUT.\n"
+        "Exit status: 0 ok, 1 failed, 2 bad input, 3 not possible here, 4 busy; run and exec exit with the "
+        "command's own status.");
+    add_run(app, o);
+    add_exec(app, o);
+    add_client(app, o, "reload", "Reload the server that `syngate run` runs, and wait for the outcome");
+    add_client(app, o, "restart", "Stop and start that server behind the gate, and wait for the outcome");
+    add_client(app, o, "status", "Show what the agent of this network namespace does");
+    CLI::App* close =
+        app.add_subcommand("close", "Close the gate by hand until `open`, or until the lease ends");
+    add_common(close, o);
+    add_control(close, o);
+    add_gate(close, o);
+    close->add_flag("--json", o.json, "Print the answer as JSON")->envname("SYNGATE_JSON");
+    add_client(app, o, "open", "Open a gate that was closed by hand");
+    CLI::App* probe = app.add_subcommand("probe", "Show what this kernel and these capabilities allow");
+    add_common(probe, o);
+    add_text(probe, "--bpffs", o.gate.bpffs, "Directory for pinned maps");
+    probe->add_flag("--json", o.json, "Print as JSON")->envname("SYNGATE_JSON");
+    CLI::App* cleanup = app.add_subcommand("cleanup", "Remove what agents that were killed have left behind");
+    add_common(cleanup, o);
+    add_text(cleanup, "--bpffs", o.gate.bpffs, "Directory for pinned maps");
+}
+
+Result<void> judge(Options& o) {
+    const char* haproxy_ports = std::getenv("HAPROXY_PORTS");
+    if (o.verb == "run" && o.ports_text.empty() && haproxy_ports && *haproxy_ports) {
+        const auto ports = ports_or_auto(haproxy_ports);
+        if (!ports)
+            return failure(Exit::usage, "HAPROXY_PORTS: " + ports.error().message);
+        o.gate.ports = *ports;
+    }
+    if (o.gate.lease > o.gate.max_window)
+        return failure(Exit::usage,
+                       fmt::format("--lease {} is longer than --max-window {}", format_duration(o.gate.lease),
+                                   format_duration(o.gate.max_window)));
+    const bool takes_command = o.verb == "run" || o.verb == "exec";
+    if (takes_command && o.command.empty())
+        return failure(Exit::usage,
+                       fmt::format("`syngate {}` takes a command: write it behind --, as in syngate {} -- {}",
+                                   o.verb, o.verb,
+                                   o.verb == "run" ? "haproxy -f haproxy.cfg" : "systemctl restart nginx"));
+    if (!takes_command && !o.command.empty())
+        return failure(Exit::usage, fmt::format("`syngate {}` takes no command", o.verb));
+    if (o.verb == "exec" && o.gate.ports.empty())
+        return failure(Exit::usage, "`syngate exec` must know the ports: --ports 80,443");
+    return {};
+}
+
+} // namespace
+
+Result<Options> parse_options(int argc, const char* const* argv) {
+    Options options;
+    options.gate.bpffs = default_pin_base;
+    options.gate.runtime_dir = "/run/syngate";
+    CLI::App app("Restart or reload any TCP server, and no client notices.", "syngate");
+    add_verbs(app, options);
+
+    // What stands behind -- is the command's, untouched.
+    int ours = 0;
+    while (ours < argc && std::string_view(argv[ours]) != "--")
+        ++ours;
+    for (int i = ours + 1; i < argc; ++i)
+        options.command.emplace_back(argv[i]);
+    try {
+        app.parse(ours, argv);
+    } catch (const CLI::ParseError& e) {
+        if (e.get_exit_code() == 0) { // help or version was asked for
+            std::ostringstream text;
+            app.exit(e, text, text);
+            options.text = text.str();
+            return options;
+        }
+        return failure(Exit::usage, fmt::format("{}; see `syngate --help`", e.what()));
+    }
+    options.verb = app.get_subcommands().front()->get_name();
+    if (const auto r = judge(options); !r)
+        return std::unexpected(r.error());
+    return options;
+}
+
+} // namespace syngate

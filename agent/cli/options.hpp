@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// The command line and the environment, parsed and judged; no effect on anything.
+#pragma once
+
+#include "base/clock.hpp"
+#include "base/ports.hpp"
+#include "base/result.hpp"
+#include "gate/attachments.hpp"
+#include "server/children.hpp"
+
+#include <cstddef>
+#include <string>
+#include <vector>
+
+namespace syngate {
+
+// What the verbs that hold a gate share: run, exec, close.
+struct GateOptions {
+    PortSet ports; // empty: auto
+    Policy policy = Policy::hold;
+    Hook hook = Hook::automatic;
+    Duration lease = std::chrono::seconds(3);
+    Duration max_window = std::chrono::seconds(30);
+    std::size_t park_memory = 4U << 20;
+    std::string bpffs;
+    std::string runtime_dir;
+    Duration handshake_timeout = std::chrono::milliseconds(500);
+};
+
+struct Options {
+    std::string verb; // "run", "exec", ...; empty: the answer is already in `text` (help, version)
+    std::string text;
+    std::string log_level = "info";
+    std::string control; // empty: found by the network namespace
+    bool json = false;
+    GateOptions gate;
+
+    // run
+    std::string reload;
+    std::string check;
+    std::string stop_signal;
+    std::vector<std::string> watch;
+    Duration stop_timeout = std::chrono::seconds(295);
+    Duration start_timeout = std::chrono::seconds(30);
+    Duration swap_timeout = std::chrono::seconds(5);
+    Duration end_timeout = std::chrono::seconds(10);
+    Duration finish_timeout = std::chrono::milliseconds(200);
+    Duration settle = std::chrono::milliseconds(250);
+    // exec
+    Duration wait_timeout = std::chrono::seconds(30);
+    // close: as written, for the agent that is asked
+    std::string ports_text;
+    std::string lease_text;
+
+    Argv command; // run, exec: what stands behind --
+};
+
+// Environment variables SYNGATE_<OPTION> stand behind every option, HAPROXY_PORTS behind --ports. Errors are
+// Exit::usage.
+Result<Options> parse_options(int argc, const char* const* argv);
+
+} // namespace syngate

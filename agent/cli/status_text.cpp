@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "cli/status_text.hpp"
+
+#include "base/clock.hpp"
+
+#include <fmt/format.h>
+
+namespace syngate {
+namespace {
+
+std::string time_of(const nlohmann::json& from, const char* key) {
+    return format_duration(std::chrono::microseconds(from.value(key, std::int64_t{0})));
+}
+
+std::string outcome_line(const nlohmann::json& o) {
+    const std::string gated = o.value("gated", "");
+    std::string text = fmt::format("{} {}", o.value("action", ""), o.value("ok", false) ? "ok" : "failed");
+    if (const std::string message = o.value("message", ""); !message.empty())
+        text += ": " + message;
+    if (gated.empty())
+        return text + ", no window";
+    return text + fmt::format(", window {} on {}: {} parked, {} replayed, {} dropped",
+                              time_of(o, "window_us"), gated, o.value("parked", 0), o.value("replayed", 0),
+                              o.value("dropped", 0));
+}
+
+std::string gate_lines(const nlohmann::json& gate) {
+    std::string text =
+        fmt::format("gate     {}, policy {}, {} by {}", gate.value("closed", false) ? "closed" : "open",
+                    gate.value("policy", ""), gate.value("mode", ""), gate.value("hook", ""));
+    if (gate.value("closed", false))
+        text += fmt::format(", ports {}, lease ends in {}", gate.value("ports", ""),
+                            time_of(gate, "lease_left_us"));
+    text += "\non      ";
+    for (const auto& each : gate["interfaces"])
+        text += fmt::format(" {} ({}{})", each.value("name", ""), each.value("hook", ""),
+                            each.value("can_replay", false) ? "" : ", hold acts as drop");
+    const std::string pins = gate.value("pins", "");
+    text += "\npins     " + (pins.empty() ? "none: " + gate.value("no_pins_because", "") : pins);
+    text += "\npackets ";
+    for (const auto& [reason, count] : gate["verdicts"].items())
+        if (count.get<std::uint64_t>() > 0)
+            text += fmt::format(" {} {}", reason, count.get<std::uint64_t>());
+    return text;
+}
+
+std::string status_text(const nlohmann::json& s) {
+    std::string text;
+    if (s.contains("agent"))
+        text += fmt::format("agent    syngate {} {}, pid {}, {}\n", s["agent"].value("version", ""),
+                            s["agent"].value("command", ""), s["agent"].value("pid", 0),
+                            s["agent"].value("control", ""));
+    if (s.contains("server")) {
+        const auto& server = s["server"];
+        text += fmt::format("server   {} (pid {}, {}), ports {}", server.value("command", ""),
+                            server["pid"].dump(), server.value("kind", ""), server.value("ports", ""));
+        if (!server["retiring"].empty())
+            text += fmt::format(", {} older still finishing", server["retiring"].size());
+        text += '\n';
+    }
+    text += gate_lines(s["gate"]);
+    if (s.contains("reloads"))
+        text += fmt::format("\nreloads  {}, {} failed; last: {}", s["reloads"].value("done", 0),
+                            s["reloads"].value("failed", 0), outcome_line(s["last"]));
+    return text;
+}
+
+} // namespace
+
+std::string describe(const nlohmann::json& answer) {
+    if (answer.contains("gate"))
+        return status_text(answer);
+    if (answer.contains("action"))
+        return outcome_line(answer);
+    if (answer.contains("window_us"))
+        return fmt::format("open after {}: {} parked, {} replayed, {} dropped, {} expired",
+                           time_of(answer, "window_us"), answer.value("parked", 0),
+                           answer.value("replayed", 0), answer.value("dropped", 0),
+                           answer.value("expired", 0));
+    return answer.value("message", "");
+}
+
+} // namespace syngate

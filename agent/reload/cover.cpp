@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "reload/cover.hpp"
+
+#include "reload/closed_gate.hpp"
+#include "reload/listening.hpp"
+
+#include <algorithm>
+#include <csignal>
+#include <fmt/format.h>
+
+namespace syngate {
+namespace {
+
+constexpr auto look_every = std::chrono::microseconds(200);
+
+// A person's Ctrl-C and a manager's SIGTERM are for the command; the gate opens when it has ended.
+Result<std::vector<Source>> forward_signals(Loop& loop, const pid_t& command) {
+    std::vector<Source> sources;
+    for (const int signal : {SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2}) {
+        auto source = loop.on_signal(signal, [&command, signal](const auto&) {
+            if (command > 0)
+                ::kill(command, signal);
+        });
+        if (!source)
+            return std::unexpected(source.error());
+        sources.push_back(std::move(*source));
+    }
+    return sources;
+}
+
+// What must listen before the gate opens.
+PortSet expected_after(const Listeners& before, const PortSet& ports) {
+    const PortSet listened = restricted(ports_of(before), ports);
+    return listened.empty() ? ports : listened;
+}
+
+} // namespace
+
+Result<Covered> cover(Loop& loop, Gate& gate, Sockets& sockets, Children& children, const Argv& command,
+                      const CoverOptions& options) {
+    Covered covered;
+    covered.outcome.action = "exec";
+    covered.outcome.gated = options.ports;
+    StepTimer timer(covered.outcome);
+
+    pid_t pid = 0;
+    const auto signals = forward_signals(loop, pid);
+    if (!signals)
+        return std::unexpected(signals.error());
+    const auto before = sockets.listeners();
+    if (!before)
+        return std::unexpected(before.error());
+    if (const auto r = gate.stage(options.ports, options.policy); !r)
+        return std::unexpected(r.error());
+    timer.done("stage");
+    auto closed = ClosedGate::close(loop, gate, options.lease);
+    if (!closed)
+        return std::unexpected(closed.error());
+    timer.done("close");
+
+    const auto drained =
+        drain(loop, sockets, options.ports, cookies_of(*before, options.ports), options.drain);
+    if (!drained)
+        return std::unexpected(drained.error());
+    covered.outcome.half_open = drained->half_open;
+    covered.outcome.queued = drained->queued;
+    covered.outcome.left = drained->left;
+    timer.done("drain");
+
+    SpawnOptions spawn;
+    spawn.own_group = false; // the command is in the foreground, as without us
+    const auto started = children.spawn(command, spawn);
+    if (!started)
+        return std::unexpected(started.error());
+    pid = *started;
+    loop.run_until([&] { return children.status(pid).has_value(); }, Time::max());
+    covered.command = *children.status(pid);
+    pid = 0;
+    timer.done("command", covered.command.text());
+
+    const PortSet expected = expected_after(*before, options.ports);
+    const auto listens = [&] {
+        const auto now = sockets.listeners();
+        return now && std::ranges::includes(ports_of(*now), expected);
+    };
+    const bool listening = loop.run_until(listens, Clock::now() + options.wait_timeout, look_every);
+    timer.done("listen");
+    covered.outcome.window = closed->open();
+    timer.done("open");
+    if (!listening) {
+        covered.outcome.exit = Exit::failed;
+        covered.outcome.message = fmt::format("nothing listens on all of {} within {} after the command",
+                                              format_ports(expected), format_duration(options.wait_timeout));
+    } else if (covered.outcome.window.lease_lost) {
+        covered.outcome.message =
+            "the gate had opened by itself before the swap was complete; see --max-window";
+    }
+    return covered;
+}
+
+} // namespace syngate

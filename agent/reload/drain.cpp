@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "reload/drain.hpp"
+
+#include <algorithm>
+
+namespace syngate {
+namespace {
+
+// Clients wait meanwhile: as often as a look costs little against the wait for a reply.
+constexpr auto look_every = std::chrono::microseconds(200);
+constexpr auto finish_look_every = std::chrono::milliseconds(1);
+
+struct Pending {
+    std::size_t half_open = 0;
+    std::size_t queued = 0;
+};
+
+Result<Pending> look(Sockets& sockets, const PortSet& ports, const std::set<std::uint64_t>& listeners,
+                     Duration handshake) {
+    Pending pending;
+    const auto half_open = sockets.half_open(ports);
+    if (!half_open)
+        return std::unexpected(half_open.error());
+    pending.half_open = static_cast<std::size_t>(
+        std::ranges::count_if(*half_open, [&](const HalfOpen& h) { return h.age < handshake; }));
+    // Second, since a handshake that has just ended is in the queue by now.
+    const auto all = sockets.listeners();
+    if (!all)
+        return std::unexpected(all.error());
+    for (const Listener& listener : *all)
+        if (listeners.contains(listener.cookie))
+            pending.queued += listener.accept_queue;
+    return pending;
+}
+
+} // namespace
+
+Result<DrainReport> drain(Loop& loop, Sockets& sockets, const PortSet& ports,
+                          const std::set<std::uint64_t>& listeners, const DrainOptions& options) {
+    DrainReport report;
+    Result<Pending> pending = look(sockets, ports, listeners, options.handshake);
+    if (!pending)
+        return std::unexpected(pending.error());
+    report.half_open = pending->half_open;
+    report.queued = pending->queued;
+
+    const Time began = Clock::now();
+    bool first = true;
+    loop.run_until(
+        [&] {
+            if (!std::exchange(first, false))
+                pending = look(sockets, ports, listeners, options.handshake);
+            return !pending || pending->half_open + pending->queued == 0 || options.cancelled();
+        },
+        began + options.handshake, look_every);
+    if (!pending)
+        return std::unexpected(pending.error());
+    report.left = pending->half_open + pending->queued;
+
+    if (options.finish > Duration::zero())
+        loop.run_until([&] { return sockets.connected(ports).value_or(0) == 0 || options.cancelled(); },
+                       Clock::now() + options.finish, finish_look_every);
+    return report;
+}
+
+} // namespace syngate

@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "reload/protocol.hpp"
+
+#include "reload/protocol_run.hpp"
+
+namespace syngate {
+
+Protocol::Protocol(Loop& loop, Gate& gate, Sockets& sockets, Server& server, ProtocolOptions options)
+    : loop_(loop), gate_(gate), sockets_(sockets), server_(server), options_(std::move(options)) {}
+
+Outcome Protocol::start() {
+    Run run(*this, "start");
+    return run.finish(run.start(options_.ports));
+}
+
+Outcome Protocol::reload() {
+    Run run(*this, "reload");
+    switch (server_.recipe().reload) {
+    case ReloadHow::overlap:
+        return run.finish(run.overlap());
+    case ReloadHow::signal:
+        return run.finish(run.signal());
+    case ReloadHow::restart:
+        break;
+    }
+    return run.finish(run.restart());
+}
+
+Outcome Protocol::restart() {
+    Run run(*this, "restart");
+    return run.finish(run.restart());
+}
+
+void Protocol::reap_retired() {
+    std::erase_if(retiring_,
+                  [this](Generation generation) { return server_.exited(generation).has_value(); });
+}
+
+} // namespace syngate

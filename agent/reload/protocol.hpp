@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// The reload protocol: validate, start, close, drain, swap, open. It knows no backend of the gate and
+// no kind of server.
+#pragma once
+
+#include "event/loop.hpp"
+#include "gate/gate.hpp"
+#include "net/sock_diag.hpp"
+#include "reload/drain.hpp"
+#include "reload/outcome.hpp"
+#include "server/server.hpp"
+
+#include <functional>
+#include <optional>
+#include <vector>
+
+namespace syngate {
+
+struct ProtocolOptions {
+    PortSet ports; // empty: the ports on which the server listens
+    Policy policy = Policy::hold;
+    Duration lease = std::chrono::seconds(3);
+    Duration check_timeout = std::chrono::minutes(2);
+    Duration start_timeout = std::chrono::seconds(30); // until the server listens
+    Duration swap_timeout = std::chrono::seconds(5);   // until the old server has let go of its sockets
+    Duration end_timeout = std::chrono::seconds(10);   // until a server that is restarted has ended
+    Duration settle = std::chrono::milliseconds(250);  // no change for this long: nothing more is coming
+    DrainOptions drain;                                // its `finish` is for servers without a graceful stop
+    std::function<bool()> cancelled = [] { return false; };
+};
+
+class Protocol {
+public:
+    Protocol(Loop& loop, Gate& gate, Sockets& sockets, Server& server, ProtocolOptions options);
+
+    // The first generation, with no gate: until it listens.
+    Outcome start();
+    Outcome reload();
+    // Full stop and start.
+    Outcome restart();
+
+    // Empty before start() and when a restart failed.
+    [[nodiscard]] std::optional<Generation> current() const { return current_; }
+    // Generations that were told to go and still serve what they have.
+    [[nodiscard]] const std::vector<Generation>& retiring() const { return retiring_; }
+    // Forgets retired generations that have ended.
+    void reap_retired();
+
+private:
+    class Run;
+    Loop& loop_;
+    Gate& gate_;
+    Sockets& sockets_;
+    Server& server_;
+    ProtocolOptions options_;
+    std::optional<Generation> current_;
+    std::vector<Generation> retiring_;
+};
+
+} // namespace syngate

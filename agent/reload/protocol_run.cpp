@@ -1,0 +1,317 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "reload/protocol_run.hpp"
+
+#include <algorithm>
+#include <csignal>
+#include <fmt/format.h>
+#include <spdlog/spdlog.h>
+
+namespace syngate {
+namespace {
+
+// In the window clients wait; before it nobody does.
+constexpr auto in_window = std::chrono::microseconds(200);
+constexpr auto at_leisure = std::chrono::milliseconds(2);
+
+} // namespace
+
+Protocol::Run::Run(Protocol& protocol, std::string action) : p_(protocol), timer_(outcome_) {
+    outcome_.action = std::move(action);
+}
+
+Outcome Protocol::Run::finish(const Result<void>& result) {
+    if (closed_)
+        open(); // a step failed: whichever server works is reached again at once
+    if (!result) {
+        outcome_.exit = result.error().exit;
+        outcome_.message = result.error().message;
+    }
+    return std::move(outcome_);
+}
+
+Protocol::Run::Waited Protocol::Run::wait(const std::function<bool()>& done, Duration at_most,
+                                          Duration look_every) const {
+    bool cancelled = false;
+    const bool reached = p_.loop_.run_until(
+        [&] {
+            cancelled = p_.options_.cancelled();
+            return cancelled || done();
+        },
+        Clock::now() + at_most, look_every);
+    return cancelled ? Waited::cancelled : reached ? Waited::done : Waited::timed_out;
+}
+
+Result<void> Protocol::Run::stopped(Waited waited, const std::string& what, Duration after) const {
+    if (waited == Waited::done)
+        return {};
+    if (waited == Waited::cancelled)
+        return failure(Exit::failed, "given up, the agent is stopping");
+    return failure(Exit::failed, fmt::format("{} within {}", what, format_duration(after)));
+}
+
+Result<void> Protocol::Run::check() {
+    auto r = p_.server_.check(Clock::now() + p_.options_.check_timeout);
+    timer_.done("check");
+    return r;
+}
+
+// Listening: on every expected port, or, where the configuration has changed the ports, on some with nothing
+// new coming for a while.
+Result<void> Protocol::Run::wait_until_listening(Generation generation, const PortSet& expected) {
+    Result<void> result;
+    PortSet seen;
+    Time changed = Clock::now();
+    const auto waited = wait(
+        [&] {
+            if (const auto status = p_.server_.exited(generation); status) {
+                result = failure(Exit::failed,
+                                 fmt::format("the new server {} before it listened", status->text()));
+                return true;
+            }
+            const auto listeners = p_.server_.listeners(generation);
+            if (!listeners) {
+                result = std::unexpected(listeners.error());
+                return true;
+            }
+            const PortSet now = ports_of(*listeners);
+            if (now != seen)
+                changed = Clock::now();
+            seen = now;
+            if (!expected.empty() && std::ranges::includes(seen, expected))
+                return true;
+            return !seen.empty() && Clock::now() - changed >= p_.options_.settle;
+        },
+        p_.options_.start_timeout, closed_ ? in_window : at_leisure);
+    if (!result)
+        return result;
+    return stopped(waited, "the new server does not listen", p_.options_.start_timeout);
+}
+
+Result<void> Protocol::Run::close(const PortSet& ports) {
+    // Staging takes its time for many ports and is not part of the window.
+    if (const auto r = p_.gate_.stage(ports, p_.options_.policy); !r)
+        return r;
+    timer_.done("stage");
+    auto closed = ClosedGate::close(p_.loop_, p_.gate_, p_.options_.lease);
+    if (!closed)
+        return std::unexpected(closed.error());
+    closed_.emplace(std::move(*closed));
+    outcome_.gated = ports;
+    timer_.done("close");
+    return {};
+}
+
+Result<void> Protocol::Run::drain_old(const Listeners& old_listeners, bool finish) {
+    DrainOptions options = p_.options_.drain;
+    options.cancelled = p_.options_.cancelled;
+    if (!finish)
+        options.finish = Duration::zero();
+    const auto report =
+        drain(p_.loop_, p_.sockets_, outcome_.gated, cookies_of(old_listeners, outcome_.gated), options);
+    if (!report)
+        return std::unexpected(report.error());
+    outcome_.half_open = report->half_open;
+    outcome_.queued = report->queued;
+    outcome_.left = report->left;
+    timer_.done("drain");
+    return {};
+}
+
+Result<void> Protocol::Run::wait_until_released(const std::set<std::uint64_t>& cookies) {
+    Result<void> result;
+    const auto waited = wait(
+        [&] {
+            const auto all = p_.sockets_.listeners();
+            if (!all) {
+                result = std::unexpected(all.error());
+                return true;
+            }
+            return std::ranges::none_of(*all, [&](const Listener& l) { return cookies.contains(l.cookie); });
+        },
+        p_.options_.swap_timeout, in_window);
+    timer_.done("swap");
+    if (!result)
+        return result;
+    return stopped(waited, "the old server was told to go but does not close its listening sockets",
+                   p_.options_.swap_timeout);
+}
+
+Result<void> Protocol::Run::wait_until_ended(Generation generation) {
+    const auto ended = [&] { return p_.server_.exited(generation).has_value(); };
+    auto waited = wait(ended, p_.options_.end_timeout, in_window);
+    if (waited == Waited::timed_out) {
+        spdlog::warn("the old server has not ended within {}, it gets SIGTERM, then SIGKILL",
+                     format_duration(p_.options_.end_timeout));
+        p_.server_.tell(generation, SIGTERM);
+        waited = wait(ended, std::chrono::seconds(1), in_window);
+    }
+    if (waited == Waited::timed_out) {
+        p_.server_.kill(generation);
+        waited = wait(ended, std::chrono::seconds(5), in_window);
+    }
+    timer_.done("stop");
+    return stopped(waited, "the old server does not end", p_.options_.end_timeout);
+}
+
+// A server that reloads itself shows it: other processes hold the listening sockets, or the sockets
+// are others. One that shows nothing has settled when nothing has changed for a while.
+Result<void> Protocol::Run::wait_until_reloaded(Generation generation,
+                                                const std::map<pid_t, std::set<std::uint32_t>>& before,
+                                                const PortSet& expected) {
+    Result<void> result;
+    const auto sockets_in = [](const std::map<pid_t, std::set<std::uint32_t>>& holders) {
+        std::set<std::uint32_t> all;
+        for (const auto& [process, inodes] : holders)
+            all.insert(inodes.begin(), inodes.end());
+        return all;
+    };
+    const auto turned_over = [&](const std::map<pid_t, std::set<std::uint32_t>>& now) {
+        bool fresh = false;
+        for (const auto& [process, inodes] : now) {
+            const auto old = before.find(process);
+            const bool is_old_worker = old != before.end() && !old->second.empty() && process != generation;
+            if (is_old_worker && !inodes.empty())
+                return false;
+            fresh |= old == before.end() && !inodes.empty();
+        }
+        return fresh || sockets_in(now) != sockets_in(before);
+    };
+    const auto waited = wait(
+        [&] {
+            if (const auto status = p_.server_.exited(generation); status) {
+                result =
+                    failure(Exit::failed, fmt::format("the server {} while it reloaded", status->text()));
+                return true;
+            }
+            const auto listeners = p_.server_.listeners(generation);
+            const bool listening = listeners && std::ranges::includes(ports_of(*listeners), expected);
+            const auto now = p_.server_.holders(generation);
+            return listening && now && turned_over(*now);
+        },
+        p_.options_.settle, in_window);
+    timer_.done("swap", waited == Waited::timed_out ? "no change seen" : "");
+    if (waited == Waited::cancelled)
+        return stopped(waited, "", {});
+    return result;
+}
+
+// A new generation that is not wanted any more; nobody was sent to it but by chance of SO_REUSEPORT.
+void Protocol::Run::abandon(Generation generation) const {
+    p_.server_.kill(generation);
+    p_.loop_.run_until([&] { return p_.server_.exited(generation).has_value(); },
+                       Clock::now() + std::chrono::seconds(5), at_leisure);
+}
+
+void Protocol::Run::open() {
+    outcome_.window = closed_->open();
+    closed_.reset();
+    timer_.done("open");
+    if (outcome_.window.lease_lost)
+        outcome_.message = "the gate had opened by itself before the swap was complete";
+}
+
+Result<void> Protocol::Run::start(const PortSet& expected) {
+    const auto generation = p_.server_.start(false);
+    if (!generation)
+        return std::unexpected(generation.error());
+    const auto r = wait_until_listening(*generation, expected);
+    timer_.done("start");
+    if (!r) {
+        if (!p_.server_.exited(*generation))
+            abandon(*generation);
+        return r;
+    }
+    p_.current_ = *generation;
+    return {};
+}
+
+Result<void> Protocol::Run::overlap() {
+    if (const auto r = check(); !r)
+        return r;
+    const Generation old = *p_.current_;
+    const auto before = p_.server_.listeners(old);
+    if (!before)
+        return std::unexpected(before.error());
+    const auto fresh = p_.server_.start(true);
+    if (!fresh)
+        return std::unexpected(fresh.error());
+    const auto give_up = [&](const Result<void>& r) {
+        if (closed_)
+            open();
+        abandon(*fresh);
+        return r;
+    };
+    if (const auto r = wait_until_listening(*fresh, ports_of(*before)); !r)
+        return give_up(r);
+    const auto after = p_.server_.listeners(*fresh);
+    if (!after)
+        return give_up(std::unexpected(after.error()));
+    timer_.done("start");
+
+    const PortSet gated = restricted(changing_hands(*before, *after), p_.options_.ports);
+    if (!gated.empty()) {
+        if (const auto r = close(gated); !r)
+            return give_up(r);
+        if (const auto r = drain_old(*before, false); !r)
+            return give_up(r);
+    }
+    if (const auto status = p_.server_.exited(*fresh); status)
+        return give_up(
+            failure(Exit::failed, fmt::format("the new server {} after it listened", status->text())));
+    // From here on the new server is the one that serves.
+    p_.server_.tell(old, p_.server_.recipe().release_signal);
+    p_.retiring_.push_back(old);
+    p_.current_ = *fresh;
+    if (gated.empty())
+        return {};
+    const auto r = wait_until_released(cookies_of(*before, gated));
+    open();
+    return r;
+}
+
+Result<void> Protocol::Run::signal() {
+    if (const auto r = check(); !r)
+        return r;
+    const Generation server = *p_.current_;
+    const auto listeners = p_.server_.listeners(server);
+    if (!listeners)
+        return std::unexpected(listeners.error());
+    const PortSet gated = restricted(ports_of(*listeners), p_.options_.ports);
+    if (const auto r = close(gated); !r)
+        return r;
+    if (const auto r = drain_old(*listeners, false); !r)
+        return r;
+    const auto before = p_.server_.holders(server);
+    p_.server_.tell(server, p_.server_.recipe().reload_signal);
+    const auto r =
+        wait_until_reloaded(server, before.value_or(std::map<pid_t, std::set<std::uint32_t>>{}), gated);
+    open();
+    return r;
+}
+
+Result<void> Protocol::Run::restart() {
+    if (const auto r = check(); !r)
+        return r;
+    const Generation old = *p_.current_;
+    const auto listeners = p_.server_.listeners(old);
+    if (!listeners)
+        return std::unexpected(listeners.error());
+    const PortSet gated = restricted(ports_of(*listeners), p_.options_.ports);
+    if (const auto r = close(gated); !r)
+        return r;
+    if (const auto r = drain_old(*listeners, !p_.server_.recipe().graceful); !r)
+        return r;
+    p_.server_.tell(old, p_.server_.recipe().release_signal);
+    p_.current_.reset();
+    p_.retiring_.push_back(old);
+    if (const auto r = wait_until_ended(old); !r)
+        return r;
+    if (const auto r = start(gated); !r)
+        return failure(
+            r.error().exit,
+            fmt::format("the old server has ended and the new one does not serve: {}", r.error().message));
+    open();
+    return {};
+}
+
+} // namespace syngate

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// One run of the protocol: its steps, each a function, in the order in which they happen.
+#pragma once
+
+#include "reload/closed_gate.hpp"
+#include "reload/listening.hpp"
+#include "reload/protocol.hpp"
+
+namespace syngate {
+
+class Protocol::Run {
+public:
+    Run(Protocol& protocol, std::string action);
+
+    Result<void> start(const PortSet& expected);
+    Result<void> overlap();
+    Result<void> signal();
+    Result<void> restart();
+    Outcome finish(const Result<void>& result);
+
+private:
+    enum class Waited { done, timed_out, cancelled };
+    Waited wait(const std::function<bool()>& done, Duration at_most, Duration look_every) const;
+    Result<void> stopped(Waited waited, const std::string& what, Duration after) const;
+
+    Result<void> check();
+    Result<void> wait_until_listening(Generation generation, const PortSet& expected);
+    Result<void> close(const PortSet& ports);
+    Result<void> drain_old(const Listeners& old_listeners, bool finish);
+    Result<void> wait_until_released(const std::set<std::uint64_t>& cookies);
+    Result<void> wait_until_ended(Generation generation);
+    Result<void> wait_until_reloaded(Generation generation,
+                                     const std::map<pid_t, std::set<std::uint32_t>>& before,
+                                     const PortSet& expected);
+    void abandon(Generation generation) const;
+    void open();
+
+    Protocol& p_;
+    Outcome outcome_;
+    StepTimer timer_;
+    std::optional<ClosedGate> closed_;
+};
+
+} // namespace syngate

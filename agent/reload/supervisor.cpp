@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "reload/supervisor.hpp"
+
+#include "gate/gate_json.hpp"
+#include "reload/listening.hpp"
+
+#include <csignal>
+#include <cstring>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <spdlog/spdlog.h>
+
+namespace syngate {
+namespace {
+
+constexpr Time never = Time::max();
+
+void log(const Outcome& outcome) {
+    if (outcome.ok())
+        spdlog::info("{}", to_text(outcome));
+    else
+        spdlog::error("{}", to_text(outcome));
+}
+
+} // namespace
+
+Supervisor::Supervisor(Loop& loop, Gate& gate, Sockets& sockets, Server& server, SupervisorOptions options)
+    : loop_(loop), gate_(gate), server_(server), options_([&] {
+          options.protocol.cancelled = [this] { return stop_signals_ > 0; };
+          return std::move(options);
+      }()),
+      protocol_(loop, gate, sockets, server, options_.protocol), manual_(loop, gate) {}
+
+Result<void> Supervisor::prepare() {
+    if (const auto r = watch_signals(); !r)
+        return r;
+    if (options_.watch.empty())
+        return {};
+    auto watch = PathWatch::start(loop_, options_.watch, options_.watch_quiet,
+                                  [this] { requests_.add(false, "a change in a watched path"); });
+    if (!watch)
+        return std::unexpected(watch.error());
+    watch_ = std::move(*watch);
+    return {};
+}
+
+Result<void> Supervisor::watch_signals() {
+    const auto watch = [this](int signal,
+                              std::function<void(const signalfd_siginfo&)> handler) -> Result<void> {
+        auto source = loop_.on_signal(signal, std::move(handler));
+        if (!source)
+            return std::unexpected(source.error());
+        signals_.push_back(std::move(*source));
+        return {};
+    };
+    Result<void> r;
+    for (const int signal : {SIGHUP, SIGUSR2})
+        if (r = watch(signal, [this, signal](const auto&) { requests_.add(false, strsignal(signal)); }); !r)
+            return r;
+    for (const int signal : {SIGTERM, SIGINT})
+        if (r = watch(signal, [this, signal](const auto&) { on_stop_signal(strsignal(signal)); }); !r)
+            return r;
+    // What a server understands in its own way. Job control and SIGCHLD are not the server's business.
+    for (const int signal : {SIGUSR1, SIGQUIT, SIGWINCH, SIGTTIN, SIGTTOU})
+        if (r = watch(signal,
+                      [this, signal](const auto&) {
+                          if (protocol_.current())
+                              server_.tell(*protocol_.current(), signal);
+                      });
+            !r)
+            return r;
+    return r;
+}
+
+void Supervisor::on_stop_signal(const char* name) {
+    if (++stop_signals_ == 1)
+        spdlog::info("stopping ({}), for at most {}; a second signal ends it at once", name,
+                     format_duration(options_.stop_timeout));
+}
+
+Result<int> Supervisor::run() {
+    running_ = true;
+    last_ = protocol_.start();
+    running_ = false;
+    log(last_);
+    if (!last_.ok())
+        return failure(last_.exit, last_.message);
+    if (const auto r = options_.claim(listening()); !r) {
+        stop_signals_ = 2;
+        stop();
+        return std::unexpected(r.error());
+    }
+
+    for (;;) {
+        loop_.run_until(
+            [this] {
+                return stop_signals_ > 0 || requests_.pending() || !protocol_.current() ||
+                       server_.exited(*protocol_.current());
+            },
+            never);
+        protocol_.reap_retired();
+        if (stop_signals_ > 0)
+            return stop();
+        if (!protocol_.current()) { // a restart failed, and said why
+            end_retiring(Clock::now());
+            return static_cast<int>(Exit::failed);
+        }
+        if (const auto status = server_.exited(*protocol_.current()); status) {
+            spdlog::error("the server (pid {}) {}", *protocol_.current(), status->text());
+            end_retiring(Clock::now() + std::chrono::seconds(1));
+            return status->as_exit_code();
+        }
+        run_batch();
+    }
+}
+
+void Supervisor::run_batch() {
+    const auto batch = requests_.take();
+    if (manual_.is_closed()) {
+        last_ = Outcome{.action = batch.restart ? "restart" : "reload",
+                        .exit = Exit::busy,
+                        .message = "the gate is closed by hand; `syngate open` first"};
+    } else {
+        spdlog::info("{} asked for by {}", batch.restart ? "restart" : "reload",
+                     fmt::join(batch.reasons, ", "));
+        running_ = true;
+        last_ = batch.restart ? protocol_.restart() : protocol_.reload();
+        running_ = false;
+    }
+    ++runs_;
+    failures_ += last_.ok() ? 0 : 1;
+    log(last_);
+    if (const auto r = options_.claim(listening()); !r)
+        spdlog::warn("{}: its swaps go without a gate", r.error().message);
+    for (const auto& answer : batch.answers)
+        answer(last_);
+}
+
+// Tells every generation to finish and go, then waits; the newest one's status is the process's.
+int Supervisor::stop() {
+    const Time deadline = Clock::now() + options_.stop_timeout;
+    const auto current = protocol_.current();
+    if (manual_.is_closed())
+        (void)manual_.open();
+    if (current)
+        server_.tell(*current, server_.recipe().release_signal);
+    const auto all_ended = [&] {
+        protocol_.reap_retired();
+        return protocol_.retiring().empty() && (!current || server_.exited(*current));
+    };
+    if (!loop_.run_until([&] { return all_ended() || stop_signals_ > 1; }, deadline)) {
+        spdlog::warn("the server has not ended within {}, it is killed",
+                     format_duration(options_.stop_timeout));
+    }
+    if (current && !server_.exited(*current)) {
+        server_.kill(*current);
+        loop_.run_until([&] { return server_.exited(*current).has_value(); },
+                        Clock::now() + std::chrono::seconds(5));
+    }
+    end_retiring(Clock::now());
+    const auto status = current ? server_.exited(*current) : std::nullopt;
+    if (status)
+        spdlog::info("stopped; the server {}", status->text());
+    return status ? status->as_exit_code() : static_cast<int>(Exit::failed);
+}
+
+void Supervisor::end_retiring(Time deadline) {
+    const auto none_left = [this] {
+        protocol_.reap_retired();
+        return protocol_.retiring().empty();
+    };
+    if (loop_.run_until(none_left, deadline) || none_left())
+        return;
+    for (const Generation generation : protocol_.retiring())
+        server_.kill(generation);
+    loop_.run_until(none_left, Clock::now() + std::chrono::seconds(5));
+}
+
+PortSet Supervisor::listening() {
+    if (!options_.protocol.ports.empty() || !protocol_.current())
+        return options_.protocol.ports;
+    const auto listeners = server_.listeners(*protocol_.current());
+    return listeners ? ports_of(*listeners) : PortSet{};
+}
+
+Result<void> Supervisor::close_by_hand(const nlohmann::json& request) {
+    if (running_)
+        return failure(Exit::busy, "a reload is under way");
+    PortSet ports = listening();
+    if (const std::string list = request.value("ports", ""); !list.empty() && list != "auto") {
+        const auto parsed = parse_ports(list);
+        if (!parsed)
+            return std::unexpected(parsed.error());
+        PortSet all = ports;
+        all.insert(parsed->begin(), parsed->end());
+        if (const auto r = options_.claim(all); !r)
+            return r;
+        ports = *parsed;
+    }
+    Duration lease = options_.protocol.lease;
+    if (const std::string text = request.value("lease", ""); !text.empty()) {
+        const auto parsed = parse_duration(text);
+        if (!parsed || *parsed <= Duration::zero())
+            return failure(Exit::usage,
+                           fmt::format("'{}' is no lease: write 3s or 500ms, longer than 0", text));
+        lease = *parsed;
+    }
+    return manual_.close(ports, options_.protocol.policy, lease);
+}
+
+void Supervisor::handle(const nlohmann::json& request, std::function<void(const nlohmann::json&)> reply) {
+    const std::string verb = request.value("verb", "");
+    const auto refuse = [&](const Error& error) {
+        reply({{"ok", false}, {"exit", static_cast<int>(error.exit)}, {"message", error.message}});
+    };
+    if (verb == "status") {
+        reply(status());
+    } else if (verb == "reload" || verb == "restart") {
+        requests_.add(verb == "restart", "the control socket",
+                      [reply = std::move(reply)](const Outcome& outcome) { reply(to_json(outcome)); });
+    } else if (verb == "close") {
+        if (const auto r = close_by_hand(request); !r)
+            return refuse(r.error());
+        reply({{"ok", true}, {"exit", 0}, {"message", "closed"}});
+    } else if (verb == "open") {
+        const auto window = manual_.open();
+        if (!window)
+            return refuse(window.error());
+        nlohmann::json answer = to_json(*window);
+        answer.update({{"ok", true}, {"exit", 0}, {"message", "open"}});
+        reply(answer);
+    } else {
+        refuse({Exit::usage, fmt::format("'{}' is no request that `syngate run` knows", verb)});
+    }
+}
+
+nlohmann::json Supervisor::status() {
+    protocol_.reap_retired();
+    nlohmann::json retiring = nlohmann::json::array();
+    for (const Generation generation : protocol_.retiring())
+        retiring.push_back(generation);
+    return {{"ok", true},
+            {"exit", 0},
+            {"server",
+             {{"kind", server_.recipe().kind},
+              {"command", fmt::format("{}", fmt::join(server_.recipe().start, " "))},
+              {"pid", protocol_.current() ? nlohmann::json(*protocol_.current()) : nlohmann::json()},
+              {"retiring", retiring},
+              {"ports", format_ports(listening())}}},
+            {"gate", to_json(gate_.status())},
+            {"busy", running_},
+            {"closed_by_hand", manual_.is_closed()},
+            {"reloads", {{"done", runs_}, {"failed", failures_}}},
+            {"last", to_json(last_)}};
+}
+
+} // namespace syngate

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// `syngate run`: a server in the foreground, reloaded on request, stopped gracefully.
+#pragma once
+
+#include "event/loop.hpp"
+#include "reload/manual_gate.hpp"
+#include "reload/protocol.hpp"
+#include "reload/requests.hpp"
+#include "server/path_watch.hpp"
+#include "server/server.hpp"
+
+#include <functional>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+namespace syngate {
+
+struct SupervisorOptions {
+    ProtocolOptions protocol; // its `cancelled` is set here
+    Duration stop_timeout = std::chrono::seconds(295);
+    std::vector<std::string> watch;
+    Duration watch_quiet = std::chrono::milliseconds(100);
+    // Called when the set of ports on which the server listens may have changed; an error ends start-up,
+    // later it is logged.
+    std::function<Result<void>(const PortSet&)> claim = [](const PortSet&) { return Result<void>{}; };
+};
+
+class Supervisor {
+public:
+    Supervisor(Loop& loop, Gate& gate, Sockets& sockets, Server& server, SupervisorOptions options);
+
+    // Watches the signals and paths. Before anything is started.
+    Result<void> prepare();
+    // From the server's start to its end. The process's exit status.
+    Result<int> run();
+
+    // One request of the control socket.
+    void handle(const nlohmann::json& request, std::function<void(const nlohmann::json&)> reply);
+    [[nodiscard]] nlohmann::json status();
+
+private:
+    void on_stop_signal(const char* name);
+    Result<void> watch_signals();
+    void run_batch();
+    int stop();
+    void end_retiring(Time deadline);
+    PortSet listening();
+    Result<void> close_by_hand(const nlohmann::json& request);
+
+    Loop& loop_;
+    Gate& gate_;
+    Server& server_;
+    SupervisorOptions options_;
+    Protocol protocol_;
+    ManualGate manual_;
+    ReloadRequests requests_;
+    std::vector<Source> signals_;
+    std::unique_ptr<PathWatch> watch_;
+    int stop_signals_ = 0;
+    Outcome last_;
+    std::size_t runs_ = 0;
+    std::size_t failures_ = 0;
+    bool running_ = false; // the protocol
+};
+
+} // namespace syngate

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "server/supervised_server.hpp"
+
+#include "server/process_tree.hpp"
+
+#include <algorithm>
+#include <csignal>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <spdlog/spdlog.h>
+#include <utility>
+
+namespace syngate {
+namespace {
+
+class SupervisedServer final : public Server {
+public:
+    SupervisedServer(Children& children, Sockets& sockets, Recipe recipe)
+        : children_(children), sockets_(sockets), recipe_(std::move(recipe)) {}
+
+    [[nodiscard]] const Recipe& recipe() const override { return recipe_; }
+
+    Result<void> check(Time deadline) override {
+        if (recipe_.check.empty())
+            return {};
+        const auto finished = children_.run(recipe_.check, deadline);
+        if (!finished)
+            return std::unexpected(finished.error());
+        if (!finished->status.signalled && finished->status.value == 0)
+            return {};
+        return failure(
+            Exit::failed,
+            fmt::format("the configuration does not pass `{}`, which {}; the running server is untouched: {}",
+                        fmt::join(recipe_.check, " "), finished->status.text(), finished->output));
+    }
+
+    Result<Generation> start(bool beside) override {
+        std::set<std::uint64_t> before;
+        if (const auto all = sockets_.listeners(); all)
+            for (const Listener& listener : *all)
+                before.insert(listener.cookie);
+        const auto pid = children_.spawn(beside ? overlap_command(recipe_) : recipe_.start);
+        if (!pid)
+            return std::unexpected(pid.error());
+        before_start_[*pid] = std::move(before);
+        return *pid;
+    }
+
+    [[nodiscard]] std::optional<ExitStatus> exited(Generation generation) const override {
+        return children_.status(generation);
+    }
+
+    Result<std::vector<Listener>> listeners(Generation generation) override {
+        auto all = sockets_.listeners();
+        if (!all)
+            return all;
+        const auto inodes = socket_inodes(process_tree(generation));
+        if (!inodes && inodes.error().exit != Exit::impossible)
+            return std::unexpected(inodes.error());
+        if (!inodes)
+            say_once_that_proc_is_closed(inodes.error());
+        const auto& before = before_start_[generation];
+        std::erase_if(*all, [&](const Listener& listener) {
+            return inodes ? !inodes->contains(listener.inode) : before.contains(listener.cookie);
+        });
+        return all;
+    }
+
+    Result<std::map<pid_t, std::set<std::uint32_t>>> holders(Generation generation) override {
+        const auto all = sockets_.listeners();
+        if (!all)
+            return std::unexpected(all.error());
+        std::map<pid_t, std::set<std::uint32_t>> held;
+        for (const pid_t process : process_tree(generation)) {
+            const auto inodes = socket_inodes({process});
+            if (!inodes)
+                return std::unexpected(inodes.error());
+            std::set<std::uint32_t>& listening = held[process];
+            for (const Listener& listener : *all)
+                if (inodes->contains(listener.inode))
+                    listening.insert(listener.inode);
+        }
+        return held;
+    }
+
+    void tell(Generation generation, int signal) override {
+        if (!children_.status(generation))
+            ::kill(generation, signal);
+    }
+
+    void kill(Generation generation) override {
+        for (const pid_t process : process_tree(generation))
+            ::kill(process, SIGKILL);
+    }
+
+private:
+    void say_once_that_proc_is_closed(const Error& error) {
+        if (!std::exchange(said_, true))
+            spdlog::info("{}; going by which listening sockets are new instead", error.message);
+    }
+
+    Children& children_;
+    Sockets& sockets_;
+    Recipe recipe_;
+    std::map<Generation, std::set<std::uint64_t>> before_start_; // cookies
+    bool said_ = false;
+};
+
+} // namespace
+
+std::unique_ptr<Server> make_supervised_server(Children& children, Sockets& sockets, Recipe recipe) {
+    return std::make_unique<SupervisedServer>(children, sockets, std::move(recipe));
+}
+
+} // namespace syngate
