@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "gate/gate_maps.hpp"
 
-#include "gate/libbpf_messages.hpp"
+#include "base/libbpf_messages.hpp"
 
 #include <algorithm>
 #include <bit>

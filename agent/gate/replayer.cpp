@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "gate/replayer.hpp"
 
-#include "gate/libbpf_messages.hpp"
+#include "base/libbpf_messages.hpp"
 
 #include <array>
 #include <bpf/bpf.h>

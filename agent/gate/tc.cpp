@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "gate/attachment.hpp"
-#include "gate/libbpf_messages.hpp"
+#include "base/libbpf_messages.hpp"
 #include "gate/tc_filters.hpp"
 
 #include <algorithm>

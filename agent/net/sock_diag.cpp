@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "net/sock_diag.hpp"
 
+#include "net/listen_queues.hpp"
 #include "net/netlink.hpp"
 #include "net/syn_recv_age.hpp"
 
@@ -12,6 +13,7 @@
 #include <linux/sock_diag.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <spdlog/spdlog.h>
 #include <utility>
 
 namespace syngate {
@@ -86,7 +88,8 @@ Error explained(Error error) {
 
 class SockDiag final : public Sockets {
 public:
-    explicit SockDiag(Netlink netlink) : netlink_(std::move(netlink)) {}
+    SockDiag(Netlink netlink, std::unique_ptr<ListenQueues> queues)
+        : netlink_(std::move(netlink)), queues_(std::move(queues)) {}
 
     Result<std::vector<Listener>> listeners() override {
         std::vector<Listener> found;
@@ -120,6 +123,28 @@ public:
         if (!done)
             return std::unexpected(done.error());
         return found;
+    }
+
+    Result<Pending> pending(const PortSet& local_ports, const std::set<std::uint64_t>& listening,
+                            Duration handshake) override {
+        if (!queues_)
+            return Sockets::pending(local_ports, listening, handshake);
+        const auto queues = queues_->read(listening);
+        if (!queues)
+            return std::unexpected(queues.error());
+        Pending pending;
+        for (const syngate_queue& queue : *queues) {
+            pending.half_open += queue.young;
+            pending.queued += queue.accept;
+        }
+        if (pending.half_open + pending.queued > 0)
+            return pending;
+        // A handshake that ends is for a moment in neither queue; after it, in the accept queue.
+        const auto queued = queued_in(listening);
+        if (!queued)
+            return std::unexpected(queued.error());
+        pending.queued = *queued;
+        return pending;
     }
 
     Result<std::size_t> connected(const PortSet& local_ports) override {
@@ -208,16 +233,44 @@ private:
     }
 
     Netlink netlink_;
-    bool both_families_ = true; // until the kernel says that it does not know the request
+    std::unique_ptr<ListenQueues> queues_; // null: not possible here
+    bool both_families_ = true;            // until the kernel says that it does not know the request
 };
 
 } // namespace
+
+Result<std::size_t> Sockets::queued_in(const std::set<std::uint64_t>& listening) {
+    const auto all = listeners();
+    if (!all)
+        return std::unexpected(all.error());
+    std::size_t queued = 0;
+    for (const Listener& listener : *all)
+        if (listening.contains(listener.cookie))
+            queued += listener.accept_queue;
+    return queued;
+}
+
+Result<Pending> Sockets::pending(const PortSet& local_ports, const std::set<std::uint64_t>& listening,
+                                 Duration handshake) {
+    const auto all = half_open(local_ports);
+    if (!all)
+        return std::unexpected(all.error());
+    // Second, since a handshake that has just ended is in the accept queue by now.
+    const auto queued = queued_in(listening);
+    if (!queued)
+        return std::unexpected(queued.error());
+    const auto young = std::ranges::count_if(*all, [&](const HalfOpen& h) { return h.age < handshake; });
+    return Pending{static_cast<std::size_t>(young), *queued};
+}
 
 Result<std::unique_ptr<Sockets>> open_sock_diag() {
     auto netlink = Netlink::open(NETLINK_SOCK_DIAG);
     if (!netlink)
         return std::unexpected(netlink.error());
-    return std::make_unique<SockDiag>(std::move(*netlink));
+    auto queues = ListenQueues::load();
+    if (!queues)
+        spdlog::debug("{}; the drain walks the table of all connections instead", queues.error().message);
+    return std::make_unique<SockDiag>(std::move(*netlink), queues ? std::move(*queues) : nullptr);
 }
 
 } // namespace syngate

@@ -8,6 +8,7 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <set>
 #include <vector>
 
 namespace syngate {
@@ -30,6 +31,12 @@ struct HalfOpen {
     Duration age{}; // lower bound, from the retransmission timer (the kernel's first timeout is 1 s)
 };
 
+// Connections that a listening server still owes something when it closes.
+struct Pending {
+    std::size_t half_open = 0; // worth waiting for: young enough that their client is likely there
+    std::size_t queued = 0;    // in the accept queue
+};
+
 // An interface so that the reload protocol can be tested without a kernel.
 class Sockets {
 public:
@@ -38,9 +45,18 @@ public:
     virtual Result<std::vector<HalfOpen>> half_open(const PortSet& local_ports) = 0;
     // Connections in ESTABLISHED, CLOSE_WAIT or FIN_WAIT whose local port is one of these.
     virtual Result<std::size_t> connected(const PortSet& local_ports) = 0;
+    // Of these listeners (by cookie), which listen on these ports. Half-open connections older than
+    // `handshake` do not count. Here by half_open() and listeners().
+    virtual Result<Pending> pending(const PortSet& local_ports, const std::set<std::uint64_t>& listeners,
+                                    Duration handshake);
+
+protected:
+    Result<std::size_t> queued_in(const std::set<std::uint64_t>& listeners);
 };
 
-// By NETLINK_SOCK_DIAG. A dump that the kernel reports as interrupted is asked again.
+// By NETLINK_SOCK_DIAG. A dump that the kernel reports as interrupted is asked again. pending() asks a
+// BPF iterator where the kernel and the capabilities (CAP_PERFMON) allow one: it does not walk the table of
+// all connections, and there "younger than 1 s" stands for a handshake time below that.
 Result<std::unique_ptr<Sockets>> open_sock_diag();
 
 } // namespace syngate

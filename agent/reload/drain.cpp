@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "reload/drain.hpp"
 
-#include <algorithm>
+#include <utility>
 
 namespace syngate {
 namespace {
@@ -10,35 +10,12 @@ namespace {
 constexpr auto look_every = std::chrono::microseconds(200);
 constexpr auto finish_look_every = std::chrono::milliseconds(1);
 
-struct Pending {
-    std::size_t half_open = 0;
-    std::size_t queued = 0;
-};
-
-Result<Pending> look(Sockets& sockets, const PortSet& ports, const std::set<std::uint64_t>& listeners,
-                     Duration handshake) {
-    Pending pending;
-    const auto half_open = sockets.half_open(ports);
-    if (!half_open)
-        return std::unexpected(half_open.error());
-    pending.half_open = static_cast<std::size_t>(
-        std::ranges::count_if(*half_open, [&](const HalfOpen& h) { return h.age < handshake; }));
-    // Second, since a handshake that has just ended is in the queue by now.
-    const auto all = sockets.listeners();
-    if (!all)
-        return std::unexpected(all.error());
-    for (const Listener& listener : *all)
-        if (listeners.contains(listener.cookie))
-            pending.queued += listener.accept_queue;
-    return pending;
-}
-
 } // namespace
 
 Result<DrainReport> drain(Loop& loop, Sockets& sockets, const PortSet& ports,
                           const std::set<std::uint64_t>& listeners, const DrainOptions& options) {
     DrainReport report;
-    Result<Pending> pending = look(sockets, ports, listeners, options.handshake);
+    Result<Pending> pending = sockets.pending(ports, listeners, options.handshake);
     if (!pending)
         return std::unexpected(pending.error());
     report.half_open = pending->half_open;
@@ -49,7 +26,7 @@ Result<DrainReport> drain(Loop& loop, Sockets& sockets, const PortSet& ports,
     loop.run_until(
         [&] {
             if (!std::exchange(first, false))
-                pending = look(sockets, ports, listeners, options.handshake);
+                pending = sockets.pending(ports, listeners, options.handshake);
             return !pending || pending->half_open + pending->queued == 0 || options.cancelled();
         },
         began + options.handshake, look_every);

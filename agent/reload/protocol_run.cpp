@@ -77,9 +77,9 @@ Result<void> Protocol::Run::wait_until_listening(Generation generation, const Po
             if (now != seen)
                 changed = Clock::now();
             seen = now;
-            if (!expected.empty() && std::ranges::includes(seen, expected))
-                return true;
-            return !seen.empty() && Clock::now() - changed >= p_.options_.settle;
+            const bool all = !expected.empty() && std::ranges::includes(seen, expected);
+            const bool settled = !seen.empty() && Clock::now() - changed >= p_.options_.settle;
+            return (all || settled) && p_.server_.is_ready(generation);
         },
         p_.options_.start_timeout, closed_ ? in_window : at_leisure);
     if (!result)

@@ -10,6 +10,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <fstream>
 #include <map>
 #include <memory>
 #include <optional>
@@ -154,6 +155,19 @@ Result<std::set<std::uint32_t>> socket_inodes(const std::set<pid_t>& processes) 
         if (const auto added = add_socket_inodes(pid, inodes); !added)
             return std::unexpected(added.error());
     return inodes;
+}
+
+bool handles_signal(pid_t process, int signal) {
+    std::ifstream status(fmt::format("/proc/{}/status", process));
+    std::uint64_t caught = 0;
+    std::uint64_t blocked = 0;
+    for (std::string line; std::getline(status, line);) {
+        if (line.starts_with("SigCgt:"))
+            caught = std::strtoull(line.c_str() + 7, nullptr, 16);
+        if (line.starts_with("SigBlk:"))
+            blocked = std::strtoull(line.c_str() + 7, nullptr, 16);
+    }
+    return ((caught & ~blocked) >> (signal - 1) & 1) != 0;
 }
 
 } // namespace syngate

@@ -18,4 +18,7 @@ std::set<pid_t> process_tree(pid_t root);
 // over. Exit::impossible naming CAP_SYS_PTRACE when the kernel does not let us look at one of them.
 Result<std::set<std::uint32_t>> socket_inodes(const std::set<pid_t>& processes);
 
+// Whether the process has a handler for the signal and does not block it now.
+bool handles_signal(pid_t process, int signal);
+
 } // namespace syngate

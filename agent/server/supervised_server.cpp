@@ -83,6 +83,21 @@ public:
         return held;
     }
 
+    [[nodiscard]] bool is_ready(Generation generation) override {
+        if (!recipe_.graceful)
+            return true; // dies of the signal at any time
+        if (!handles_signal(generation, recipe_.release_signal))
+            return false;
+        // A HAProxy master hands its sockets to a worker and starts itself anew before it listens to signals.
+        const auto held = recipe_.reload == ReloadHow::overlap
+                              ? holders(generation)
+                              : Result<std::map<pid_t, std::set<std::uint32_t>>>{};
+        if (!held || held->size() < 2)
+            return true;
+        const auto first = held->find(generation);
+        return first == held->end() || first->second.empty();
+    }
+
     void tell(Generation generation, int signal) override {
         if (!children_.status(generation))
             ::kill(generation, signal);

@@ -119,6 +119,15 @@ struct syngate_parked {
 	__u16 ethernet;   /* as in struct syngate_interface */
 };
 
+/* What the iterator over the listening sockets writes, one after the other. */
+struct syngate_queue {
+	__u64 cookie;    /* as sock_diag's; 0: nobody has asked for it yet */
+	__u32 half_open; /* SYN_RECV: the final ACK is awaited */
+	__u32 young;     /* those of them whose SYN-ACK was not repeated yet: younger than 1 s */
+	__u32 accept;    /* connections that wait for accept() */
+	__u32 reserved;
+};
+
 #ifdef __cplusplus
 #define SYNGATE_ASSERT(c) static_assert(c, #c)
 #else
@@ -130,5 +139,6 @@ SYNGATE_ASSERT(sizeof(struct syngate_port) == 8);
 SYNGATE_ASSERT(sizeof(struct syngate_interface) == 32);
 SYNGATE_ASSERT(sizeof(struct syngate_prefix) == 20);
 SYNGATE_ASSERT(sizeof(struct syngate_parked) == 24);
+SYNGATE_ASSERT(sizeof(struct syngate_queue) == 24);
 
 #endif

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-#include "gate/libbpf_messages.hpp"
+#include "base/libbpf_messages.hpp"
 
 #include <bpf/libbpf.h>
 #include <cstdarg>
