@@ -15,7 +15,7 @@ class Attachment {
 public:
     virtual ~Attachment() = default;
     [[nodiscard]] virtual syngate_hook hook() const = 0;
-    // The clsact qdisc was made for this attachment.
+    // The clsact qdisc was made for this attachment; whoever takes it off calls release_clsact afterwards.
     [[nodiscard]] virtual bool made_qdisc() const { return false; }
 };
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "gate/attachments.hpp"
 
+#include "gate/gate_program.hpp"
+
 #include <algorithm>
 #include <cerrno>
 #include <fmt/format.h>
@@ -32,9 +34,30 @@ bool vanished(const Error& error) {
 } // namespace
 
 Attachments::Attachments(GateMaps& maps, const Replayer* replayer, Hook hook)
-    : maps_(maps), replayer_(replayer), hook_(hook) {
+    : maps_(maps), replayer_(replayer), hook_(hook),
+      tc_hook_(tcx_supported(maps.tc_program(true)) ? Hook::tcx : Hook::tc) {
     if (hook_ == Hook::automatic)
-        hook_ = tcx_supported(maps.tc_program(true)) ? Hook::tcx : Hook::tc;
+        hook_ = tc_hook_;
+}
+
+Attachments::~Attachments() {
+    while (!attached_.empty())
+        detach(attached_.begin()->first);
+}
+
+void Attachments::detach(std::uint32_t ifindex) {
+    const auto entry = maps_.remove_interface(ifindex);
+    attached_.erase(ifindex);
+    if (entry && entry->made_qdisc)
+        release_clsact(ifindex);
+}
+
+AttachResult Attachments::attach_by(Hook hook, const Endpoint& endpoint) const {
+    if (hook == Hook::xdp)
+        return attach_xdp(maps_.xdp_program(), endpoint.ifindex, endpoint.name);
+    if (hook == Hook::tcx)
+        return attach_tcx(maps_.tc_program(endpoint.ethernet), endpoint.ifindex, endpoint.name);
+    return attach_tc(maps_.tc_program(endpoint.ethernet), endpoint.ifindex, endpoint.name);
 }
 
 const char* Attachments::hook_name() const {
@@ -42,18 +65,13 @@ const char* Attachments::hook_name() const {
 }
 
 Result<Attachments::Attached> Attachments::attach(const Endpoint& endpoint) const {
-    AttachResult made;
-    if (hook_ == Hook::xdp && !endpoint.ethernet)
-        return failure(Exit::impossible,
-                       fmt::format("cannot attach by XDP to {}: its frames have no Ethernet header; "
-                                   "use --hook tcx or --hook tc",
-                                   endpoint.name));
-    if (hook_ == Hook::xdp)
-        made = attach_xdp(maps_.xdp_program(), endpoint.ifindex, endpoint.name);
-    else if (hook_ == Hook::tcx)
-        made = attach_tcx(maps_.tc_program(endpoint.ethernet), endpoint.ifindex, endpoint.name);
-    else
-        made = attach_tc(maps_.tc_program(endpoint.ethernet), endpoint.ifindex, endpoint.name);
+    Hook hook = hook_;
+    if (hook == Hook::xdp && !endpoint.ethernet) {
+        hook = tc_hook_;
+        spdlog::info("{}: frames without an Ethernet header are none for XDP, gated by {} instead",
+                     endpoint.name, hook == Hook::tcx ? "tcx" : "tc");
+    }
+    AttachResult made = attach_by(hook, endpoint);
     if (!made)
         return std::unexpected(made.error());
 
@@ -68,8 +86,12 @@ Result<Attachments::Attached> Attachments::attach(const Endpoint& endpoint) cons
     entry.can_replay = attached.shown.can_replay;
     entry.ethernet = endpoint.ethernet;
     entry.made_qdisc = attached.attachment->made_qdisc();
-    if (const auto r = maps_.set_interface(endpoint.ifindex, entry); !r)
+    if (const auto r = maps_.set_interface(endpoint.ifindex, entry); !r) {
+        attached.attachment.reset();
+        if (entry.made_qdisc)
+            release_clsact(endpoint.ifindex);
         return std::unexpected(r.error());
+    }
     return attached;
 }
 
@@ -80,7 +102,7 @@ Result<void> Attachments::follow(const Addresses& addresses, bool keep_going) {
         const auto known = current_.endpoints.find(ifindex);
         if (attached_.contains(ifindex) && known != current_.endpoints.end() && known->second == endpoint)
             continue;
-        attached_.erase(ifindex); // renamed, or another device took the number
+        detach(ifindex); // renamed, or another device took the number
         auto attached = attach(endpoint);
         if (attached) {
             spdlog::debug("gate: attached to {} by {}", endpoint.name, attached->shown.hook);
@@ -101,19 +123,13 @@ Result<void> Attachments::follow(const Addresses& addresses, bool keep_going) {
             result = r;
     }
     if (!result && !keep_going) {
-        for (const std::uint32_t ifindex : added) {
-            attached_.erase(ifindex);
-            maps_.remove_interface(ifindex);
-        }
+        for (const std::uint32_t ifindex : added)
+            detach(ifindex);
         return result;
     }
-    std::erase_if(attached_, [&](const auto& each) {
-        if (addresses.endpoints.contains(each.first))
-            return false;
-        spdlog::debug("gate: detached from {}", each.second.shown.name);
-        maps_.remove_interface(each.first);
-        return true;
-    });
+    for (const auto& [ifindex, endpoint] : current_.endpoints)
+        if (!addresses.endpoints.contains(ifindex))
+            detach(ifindex);
     current_ = addresses;
     return result;
 }

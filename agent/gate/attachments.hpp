@@ -19,8 +19,12 @@ enum class Hook { automatic, tcx, tc, xdp };
 // The gate's program on every endpoint of this host, as endpoints come and go.
 class Attachments {
 public:
-    // automatic: TCX where the kernel has it, else clsact. replayer may be null (nothing can be held).
+    // automatic: TCX where the kernel has it, else clsact; these also serve devices that XDP cannot. replayer
+    // may be null (nothing can be held).
     Attachments(GateMaps& maps, const Replayer* replayer, Hook hook);
+    ~Attachments();
+    Attachments(const Attachments&) = delete;
+    Attachments& operator=(const Attachments&) = delete;
 
     // Makes the attached set equal to the endpoints, and the local addresses to theirs. On an error what was
     // attached before stays; what this call attached stays as well when keep_going, else is detached again.
@@ -37,10 +41,13 @@ private:
         GateInterface shown;
     };
     Result<Attached> attach(const Endpoint& endpoint) const;
+    AttachResult attach_by(Hook hook, const Endpoint& endpoint) const;
+    void detach(std::uint32_t ifindex);
 
     GateMaps& maps_;
     const Replayer* replayer_;
-    Hook hook_;
+    Hook hook_;    // never automatic
+    Hook tc_hook_; // what automatic is here
     Addresses current_;
     std::map<std::uint32_t, Attached> attached_;
 };

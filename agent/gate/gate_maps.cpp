@@ -2,6 +2,7 @@
 #include "gate/gate_maps.hpp"
 
 #include "base/libbpf_messages.hpp"
+#include "probe/capabilities.hpp"
 
 #include <algorithm>
 #include <bit>
@@ -9,6 +10,7 @@
 #include <bpf/libbpf.h>
 #include <cerrno>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <gate.skel.h>
 #include <numeric>
 #include <sys/mman.h>
@@ -21,6 +23,14 @@ constexpr std::size_t page = 4096;
 Error map_failure(const std::string& what, const char* map, int code) {
     return {Exit::failed, fmt::format("cannot {} in the BPF map '{}': {}", what, map, std::strerror(code)),
             code};
+}
+
+std::string what_is_missing() {
+    const auto capabilities = effective_capabilities();
+    if (!capabilities || capabilities->missing_for_bpf().empty())
+        return ", though the capabilities are there: seccomp or a security module may say no";
+    return fmt::format(", missing {}: add it (docker run --cap-add), or run as root",
+                       fmt::join(capabilities->missing_for_bpf(), " and "));
 }
 
 } // namespace
@@ -54,8 +64,11 @@ Result<std::unique_ptr<GateMaps>> GateMaps::load(std::uint64_t owner_id, std::si
     const LibbpfMessages messages;
     const auto failed = [&](const char* what) {
         const int code = errno;
-        return failure(code == EPERM || code == EACCES ? Exit::impossible : Exit::failed,
-                       fmt::format("cannot {}: {}; {}", what, std::strerror(code), messages.text()), code);
+        const bool denied = code == EPERM || code == EACCES;
+        return failure(denied ? Exit::impossible : Exit::failed,
+                       fmt::format("cannot {}: {}{}; {}", what, std::strerror(code),
+                                   denied ? what_is_missing() : "", messages.text()),
+                       code);
     };
 
     maps->skeleton_ = gate__open();
@@ -68,7 +81,7 @@ Result<std::unique_ptr<GateMaps>> GateMaps::load(std::uint64_t owner_id, std::si
     if (!can_hold)
         bpf_map__set_autocreate(skeleton.maps.parked, false);
     if (gate__load(maps->skeleton_) != 0)
-        return failed("load the gate's BPF programs (they need CAP_BPF and CAP_NET_ADMIN)");
+        return failed("load the gate's BPF programs");
 
     void* word = mmap(nullptr, page, PROT_READ | PROT_WRITE, MAP_SHARED, bpf_map__fd(skeleton.maps.gate), 0);
     if (word == MAP_FAILED)
@@ -159,8 +172,13 @@ Result<void> GateMaps::set_interface(std::uint32_t ifindex, const syngate_interf
     return {};
 }
 
-void GateMaps::remove_interface(std::uint32_t ifindex) {
-    bpf_map_delete_elem(bpf_map__fd(skeleton_->maps.interfaces), &ifindex);
+std::optional<syngate_interface> GateMaps::remove_interface(std::uint32_t ifindex) {
+    const int fd = bpf_map__fd(skeleton_->maps.interfaces);
+    syngate_interface entry{};
+    if (bpf_map_lookup_elem(fd, &ifindex, &entry) < 0)
+        return {};
+    bpf_map_delete_elem(fd, &ifindex);
+    return entry;
 }
 
 syngate_verdicts GateMaps::verdicts() const {

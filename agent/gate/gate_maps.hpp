@@ -11,6 +11,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <syngate/abi.h>
 
@@ -39,7 +40,8 @@ public:
 
     Result<void> set_local(const std::set<LocalPrefix>& before, const std::set<LocalPrefix>& after);
     Result<void> set_interface(std::uint32_t ifindex, const syngate_interface& interface);
-    void remove_interface(std::uint32_t ifindex);
+    // The entry that was there; another agent may have changed made_qdisc in it.
+    std::optional<syngate_interface> remove_interface(std::uint32_t ifindex);
 
     [[nodiscard]] syngate_verdicts verdicts() const; // summed over the CPUs
     [[nodiscard]] std::size_t park_memory() const { return park_memory_; }

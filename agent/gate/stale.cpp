@@ -1,65 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "gate/stale.hpp"
 
-#include "base/fd.hpp"
 #include "control/registry.hpp"
+#include "gate/gate_program.hpp"
 #include "gate/pins.hpp"
 #include "gate/tc_filters.hpp"
 
-#include <array>
-#include <bpf/bpf.h>
-#include <cstring>
 #include <fmt/format.h>
 #include <net/if.h>
-#include <optional>
-#include <string_view>
-#include <syngate/abi.h>
 
 namespace syngate {
 namespace {
-
-struct Owner {
-    std::uint64_t id = 0;
-    bool made_qdisc = false; // on the interface that was asked about
-};
-
-// Empty when the program is not a gate of this ABI.
-std::optional<Owner> owner_of(std::uint32_t program_id, std::uint32_t ifindex) {
-    const Fd program(bpf_prog_get_fd_by_id(program_id));
-    if (!program)
-        return {};
-    std::array<std::uint32_t, 16> map_ids{};
-    bpf_prog_info info{};
-    info.map_ids = reinterpret_cast<std::uint64_t>(map_ids.data());
-    info.nr_map_ids = map_ids.size();
-    std::uint32_t size = sizeof(info);
-    if (bpf_obj_get_info_by_fd(program.get(), &info, &size) < 0 ||
-        !std::string_view(info.name).starts_with("syngate_tc"))
-        return {};
-
-    Owner owner;
-    bool known = false;
-    for (std::uint32_t i = 0; i < std::min<std::uint32_t>(info.nr_map_ids, map_ids.size()); ++i) {
-        const Fd map(bpf_map_get_fd_by_id(map_ids[i]));
-        bpf_map_info about{};
-        size = sizeof(about);
-        if (!map || bpf_obj_get_info_by_fd(map.get(), &about, &size) < 0)
-            continue;
-        const std::string_view name(about.name);
-        const std::uint32_t zero = 0;
-        syngate_gate word{};
-        syngate_interface interface {};
-        if (name == "gate" && about.value_size == sizeof(word) &&
-            bpf_map_lookup_elem(map.get(), &zero, &word) == 0) {
-            known = word.abi_version == SYNGATE_ABI_VERSION;
-            owner.id = word.owner_id;
-        }
-        if (name == "interfaces" && about.value_size == sizeof(interface) &&
-            bpf_map_lookup_elem(map.get(), &ifindex, &interface) == 0)
-            owner.made_qdisc = interface.made_qdisc != 0;
-    }
-    return known ? std::optional(owner) : std::nullopt;
-}
 
 Result<void> sweep_interface(std::uint32_t ifindex, const char* name, std::vector<std::string>& removed) {
     const auto filters = list_tc_filters(ifindex);
@@ -69,15 +20,18 @@ Result<void> sweep_interface(std::uint32_t ifindex, const char* name, std::vecto
     for (const TcFilter& filter : *filters) {
         if (!filter.ingress || filter.kind != "bpf" || filter.program_id == 0)
             continue;
-        const auto owner = owner_of(filter.program_id, ifindex);
-        if (!owner || is_alive(owner->id))
+        const auto program = inspect_gate_program(filter.program_id);
+        if (!program || is_alive(program->owner_id))
             continue;
+        const auto entry = interface_of(*program, ifindex);
         if (const auto r = remove_tc_filter(ifindex, filter.priority, filter.handle); !r)
             return r;
         removed.push_back(fmt::format("the tc filter of a dead agent on {}", name));
-        made_qdisc |= owner->made_qdisc;
+        made_qdisc |= entry && entry->made_qdisc;
     }
-    return made_qdisc ? remove_clsact_if_empty(ifindex) : Result<void>{};
+    if (made_qdisc)
+        release_clsact(ifindex);
+    return {};
 }
 
 } // namespace

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-#include "gate/attachment.hpp"
 #include "base/libbpf_messages.hpp"
+#include "gate/attachment.hpp"
 #include "gate/tc_filters.hpp"
 
 #include <algorithm>
@@ -29,10 +29,6 @@ public:
     TcAttachment& operator=(const TcAttachment&) = delete;
     ~TcAttachment() override {
         if (const auto r = remove_tc_filter(ifindex_, priority_, handle_); !r)
-            spdlog::error("{}", r.error().message);
-        if (!made_qdisc_)
-            return;
-        if (const auto r = remove_clsact_if_empty(ifindex_); !r)
             spdlog::error("{}", r.error().message);
     }
     [[nodiscard]] syngate_hook hook() const override { return SYNGATE_HOOK_TC; }
