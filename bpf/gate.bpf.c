@@ -64,9 +64,13 @@ struct {
 	__uint(max_entries, 4096);
 } parked SEC(".maps");
 
+/* A power of two: a mask then says to the verifier that a length fits. */
+#define SCRATCH_FRAME 4096
+_Static_assert(SYNGATE_FRAME_MAX <= SCRATCH_FRAME, "a frame that may be parked fits");
+
 struct scratch {
 	struct syngate_parked head;
-	__u8 frame[SYNGATE_FRAME_MAX];
+	__u8 frame[SCRATCH_FRAME];
 };
 
 /* A record is put together here: larger than a BPF stack, and never seen by another CPU. */
@@ -125,6 +129,21 @@ static __always_inline bool is_local(const struct packet *pkt, const struct syn 
 	}
 }
 
+/*
+ * A length of 1 to SCRATCH_FRAME bytes, unchanged. Where the compiler keeps the value on the stack, the
+ * verifier of Linux 6.1 does not apply to it what a comparison taught of its copy in a register;
+ * arithmetic on the very register that is passed it cannot miss.
+ */
+static __always_inline __u64 bounded(__u64 len)
+{
+	asm volatile("%0 += -1\n\t"
+		     "%0 &= %1\n\t"
+		     "%0 += 1"
+		     : "+r"(len)
+		     : "i"(SCRATCH_FRAME - 1));
+	return len;
+}
+
 /* Parks the frame whole, or says why it is dropped instead. */
 static __always_inline int park(const struct packet *pkt, const struct syngate_gate *g, __u64 now)
 {
@@ -137,10 +156,6 @@ static __always_inline int park(const struct packet *pkt, const struct syngate_g
 		return SYNGATE_REASON_hold_unavailable;
 	if (len > SYNGATE_FRAME_MAX)
 		return SYNGATE_REASON_park_too_long;
-	/* For the verifier, which must see both bounds on this very register. */
-	asm volatile("%0 &= 0xfff" : "+r"(len));
-	if (len < 1 || len > SYNGATE_FRAME_MAX)
-		return SYNGATE_REASON_truncated;
 
 	record->head = (struct syngate_parked){
 		.at_ns = now,
@@ -157,9 +172,9 @@ static __always_inline int park(const struct packet *pkt, const struct syngate_g
 			record->head.vlan_proto = skb->vlan_proto;
 		}
 	}
-	if (!packet_copy(pkt, record->frame, len))
+	if (!packet_copy(pkt, record->frame, bounded(len)))
 		return SYNGATE_REASON_hold_unavailable;
-	if (bpf_ringbuf_output(&parked, record, sizeof(record->head) + len, 0))
+	if (bpf_ringbuf_output(&parked, record, sizeof(record->head) + bounded(len), 0))
 		return SYNGATE_REASON_park_full;
 	return SYNGATE_REASON_parked;
 }

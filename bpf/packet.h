@@ -40,7 +40,7 @@ static __always_inline bool packet_load(const struct packet *pkt, __u32 off, voi
 }
 
 /* Copies the first len bytes of the frame; len is a variable, 1 to the size of `to`. */
-static __always_inline bool packet_copy(const struct packet *pkt, void *to, __u32 len)
+static __always_inline bool packet_copy(const struct packet *pkt, void *to, __u64 len)
 {
 	if (pkt->is_xdp)
 		return bpf_xdp_load_bytes(pkt->ctx, 0, to, len) == 0;
