@@ -198,6 +198,14 @@ void add_verbs(CLI::App& app, Options& o) {
     add_text(cleanup, "--bpffs", o.gate.bpffs, "Directory for pinned maps");
 }
 
+// CLI11 asks the environment for the options of every subcommand, used or not. Those of the others would
+// overwrite what the command line says, as they have the same targets.
+void forget_environment_of_others(CLI::App& app, const std::string& verb) {
+    for (CLI::App* sub : app.get_subcommands([&](const CLI::App* each) { return each->get_name() != verb; }))
+        for (CLI::Option* option : sub->get_options())
+            option->envname("");
+}
+
 Result<void> judge(Options& o) {
     const char* haproxy_ports = std::getenv("HAPROXY_PORTS");
     if (o.verb == "run" && o.ports_text.empty() && haproxy_ports && *haproxy_ports) {
@@ -238,6 +246,12 @@ Result<Options> parse_options(int argc, const char* const* argv) {
         ++ours;
     for (int i = ours + 1; i < argc; ++i)
         options.command.emplace_back(argv[i]);
+    const std::string first = ours > 1 ? argv[1] : "";
+    const bool known =
+        !app.get_subcommands([&](const CLI::App* each) { return each->get_name() == first; }).empty();
+    if (!known && !first.empty() && first.front() != '-')
+        return failure(Exit::usage, fmt::format("'{}' is no command; see `syngate --help`", first));
+    forget_environment_of_others(app, first);
     try {
         app.parse(ours, argv);
     } catch (const CLI::ParseError& e) {
