@@ -114,7 +114,8 @@ Result<void> Protocol::Run::drain_old(const Listeners& old_listeners, bool finis
     outcome_.queued = report->queued;
     outcome_.left = report->left;
     timer_.done("drain");
-    return {};
+    // The last moment at which giving up leaves everything as it was.
+    return stopped(p_.options_.cancelled() ? Waited::cancelled : Waited::done, "", {});
 }
 
 Result<void> Protocol::Run::wait_until_released(const std::set<std::uint64_t>& cookies) {
@@ -217,6 +218,8 @@ Result<void> Protocol::Run::start(const PortSet& expected) {
     const auto r = wait_until_listening(*generation, expected);
     timer_.done("start");
     if (!r) {
+        if (closed_)
+            open();
         if (!p_.server_.exited(*generation))
             abandon(*generation);
         return r;
