@@ -30,7 +30,7 @@ bool tcx_supported(int program);
 
 // A direct-action filter in the clsact qdisc, as early as the other filters leave room. It outlives a killed
 // agent: the lease opens the gate, and the next start removes it.
-AttachResult attach_tc(int program, std::uint32_t ifindex, const std::string& name);
+AttachResult attach_tc(int program, std::uint32_t ifindex, const std::string& name, std::uint64_t owner_id);
 
 // Native, or generic where the driver has no XDP (EOPNOTSUPP). Exit::busy when another program is
 // there already: XDP has one place an interface.

@@ -57,7 +57,8 @@ AttachResult Attachments::attach_by(Hook hook, const Endpoint& endpoint) const {
         return attach_xdp(maps_.xdp_program(), endpoint.ifindex, endpoint.name);
     if (hook == Hook::tcx)
         return attach_tcx(maps_.tc_program(endpoint.ethernet), endpoint.ifindex, endpoint.name);
-    return attach_tc(maps_.tc_program(endpoint.ethernet), endpoint.ifindex, endpoint.name);
+    return attach_tc(maps_.tc_program(endpoint.ethernet), endpoint.ifindex, endpoint.name,
+                     maps_.word().owner_id);
 }
 
 const char* Attachments::hook_name() const {

@@ -2,6 +2,7 @@
 #include "gate/stale.hpp"
 
 #include "control/registry.hpp"
+#include "gate/filter_handle.hpp"
 #include "gate/gate_program.hpp"
 #include "gate/pins.hpp"
 #include "gate/tc_filters.hpp"
@@ -21,13 +22,16 @@ Result<void> sweep_interface(std::uint32_t ifindex, const char* name, std::vecto
         if (!filter.ingress || filter.kind != "bpf" || filter.program_id == 0)
             continue;
         const auto program = inspect_gate_program(filter.program_id);
-        if (!program || is_alive(program->owner_id))
+        const auto dead = program ? Result<bool>(!is_alive(program->owner_id)) : is_dead_by_handle(filter);
+        if (!dead)
+            return std::unexpected(dead.error());
+        if (!*dead)
             continue;
-        const auto entry = interface_of(*program, ifindex);
+        const auto entry = program ? interface_of(*program, ifindex) : std::nullopt;
         if (const auto r = remove_tc_filter(ifindex, filter.priority, filter.handle); !r)
             return r;
         removed.push_back(fmt::format("the tc filter of a dead agent on {}", name));
-        made_qdisc |= entry && entry->made_qdisc;
+        made_qdisc |= (entry && entry->made_qdisc) || tells_of_made_qdisc({filter});
     }
     if (made_qdisc)
         release_clsact(ifindex);

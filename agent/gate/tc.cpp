@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "base/libbpf_messages.hpp"
 #include "gate/attachment.hpp"
+#include "gate/filter_handle.hpp"
 #include "gate/tc_filters.hpp"
 
 #include <algorithm>
@@ -55,7 +56,7 @@ std::uint32_t free_priority(const std::vector<TcFilter>& filters) {
 
 } // namespace
 
-AttachResult attach_tc(int program, std::uint32_t ifindex, const std::string& name) {
+AttachResult attach_tc(int program, std::uint32_t ifindex, const std::string& name, std::uint64_t owner_id) {
     const LibbpfMessages messages;
     bpf_tc_hook hook = ingress_of(ifindex);
     const int made = bpf_tc_hook_create(&hook);
@@ -65,7 +66,7 @@ AttachResult attach_tc(int program, std::uint32_t ifindex, const std::string& na
                        fmt::format("cannot make the clsact qdisc on {}: {}; {}", name, std::strerror(-made),
                                    messages.text()),
                        -made);
-    const bool made_qdisc = made == 0;
+    bool made_qdisc = made == 0;
     const auto undo = [&](Error error) -> AttachResult {
         if (made_qdisc)
             (void)remove_clsact_if_empty(ifindex);
@@ -75,9 +76,11 @@ AttachResult attach_tc(int program, std::uint32_t ifindex, const std::string& na
     const auto filters = list_tc_filters(ifindex);
     if (!filters)
         return undo(filters.error());
+    made_qdisc = made_qdisc || tells_of_made_qdisc(*filters);
     bpf_tc_opts options{};
     options.sz = sizeof(options);
     options.prog_fd = program;
+    options.handle = filter_handle(owner_id, made_qdisc);
     options.priority = free_priority(*filters);
     if (const int r = bpf_tc_attach(&hook, &options); r < 0)
         return undo({Exit::failed,

@@ -20,6 +20,8 @@ namespace {
 int read_bpf_options(const nlattr* attribute, void* data) {
     if (mnl_attr_get_type(attribute) == TCA_BPF_ID)
         static_cast<TcFilter*>(data)->program_id = mnl_attr_get_u32(attribute);
+    if (mnl_attr_get_type(attribute) == TCA_BPF_NAME)
+        static_cast<TcFilter*>(data)->program_name = mnl_attr_get_str(attribute);
     return MNL_CB_OK;
 }
 

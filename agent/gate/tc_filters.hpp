@@ -16,6 +16,7 @@ struct TcFilter {
     std::uint16_t protocol = 0;   // EtherType, host byte order; 3 (ETH_P_ALL) for every frame
     std::string kind;             // "bpf", "u32", "flower", ...
     std::uint32_t program_id = 0; // of a bpf filter
+    std::string program_name;     // of a bpf filter, as whoever added it called it
     bool ingress = true;
 };
 
