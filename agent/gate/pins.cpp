@@ -71,7 +71,8 @@ constexpr ino_t initial_pid_namespace = 0xEFFFFFFC; // PROC_PID_INIT_INO in the 
 Result<PinDirectory> PinDirectory::make(const std::string& base, std::uint64_t network_namespace,
                                         std::uint64_t owner_id) {
     const fs::path parent = fs::path(base).parent_path();
-    if (!on_bpffs(fs::exists(base) ? fs::path(base) : parent))
+    std::error_code hidden; // a bpffs that we may not even look into, as another user than root
+    if (!on_bpffs(fs::exists(base, hidden) ? fs::path(base) : parent))
         return failure(Exit::failed,
                        fmt::format("{} is not on a mounted bpffs; `mount -t bpf bpf {}` makes one", base,
                                    parent.string()));
