@@ -13,13 +13,16 @@ namespace {
 
 constexpr auto look_every = std::chrono::microseconds(200);
 
-// A person's Ctrl-C and a manager's SIGTERM are for the command; the gate opens when it has ended.
-Result<std::vector<Source>> forward_signals(Loop& loop, const pid_t& command) {
+// A person's Ctrl-C and a manager's SIGTERM are for the command; the gate opens when it has ended. Before and
+// after the command they are for us: no more waiting.
+Result<std::vector<Source>> forward_signals(Loop& loop, const pid_t& command, bool& give_up) {
     std::vector<Source> sources;
     for (const int signal : {SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2}) {
-        auto source = loop.on_signal(signal, [&command, signal](const auto&) {
+        auto source = loop.on_signal(signal, [&command, &give_up, signal](const auto&) {
             if (command > 0)
                 ::kill(command, signal);
+            else
+                give_up |= signal == SIGTERM || signal == SIGINT || signal == SIGQUIT;
         });
         if (!source)
             return std::unexpected(source.error());
@@ -44,7 +47,8 @@ Result<Covered> cover(Loop& loop, Gate& gate, Sockets& sockets, Children& childr
     StepTimer timer(covered.outcome);
 
     pid_t pid = 0;
-    const auto signals = forward_signals(loop, pid);
+    bool give_up = false;
+    const auto signals = forward_signals(loop, pid, give_up);
     if (!signals)
         return std::unexpected(signals.error());
     const auto before = sockets.listeners();
@@ -58,14 +62,18 @@ Result<Covered> cover(Loop& loop, Gate& gate, Sockets& sockets, Children& childr
         return std::unexpected(closed.error());
     timer.done("close");
 
+    DrainOptions drain_options = options.drain;
+    drain_options.cancelled = [&give_up] { return give_up; };
     const auto drained =
-        drain(loop, sockets, options.ports, cookies_of(*before, options.ports), options.drain);
+        drain(loop, sockets, options.ports, cookies_of(*before, options.ports), drain_options);
     if (!drained)
         return std::unexpected(drained.error());
     covered.outcome.half_open = drained->half_open;
     covered.outcome.queued = drained->queued;
     covered.outcome.left = drained->left;
     timer.done("drain");
+    if (give_up)
+        return failure(Exit::failed, "given up before the command was started, the gate is open again");
 
     SpawnOptions spawn;
     spawn.own_group = false; // the command is in the foreground, as without us
@@ -83,11 +91,17 @@ Result<Covered> cover(Loop& loop, Gate& gate, Sockets& sockets, Children& childr
         const auto now = sockets.listeners();
         return now && std::ranges::includes(ports_of(*now), expected);
     };
-    const bool listening = loop.run_until(listens, Clock::now() + options.wait_timeout, look_every);
+    bool listening = false;
+    loop.run_until([&] { return give_up || (listening = listens()); }, Clock::now() + options.wait_timeout,
+                   look_every);
     timer.done("listen");
     covered.outcome.window = closed->open();
     timer.done("open");
-    if (!listening) {
+    if (give_up && !listening) {
+        covered.outcome.exit = Exit::failed;
+        covered.outcome.message =
+            fmt::format("given up while nothing listened on all of {}", format_ports(expected));
+    } else if (!listening) {
         covered.outcome.exit = Exit::failed;
         covered.outcome.message = fmt::format("nothing listens on all of {} within {} after the command",
                                               format_ports(expected), format_duration(options.wait_timeout));
