@@ -11,19 +11,22 @@ Result<void> ManualGate::close(const PortSet& ports, Policy policy, Duration lea
         return failure(Exit::busy, "the gate is closed already; `syngate open` opens it");
     if (ports.empty())
         return failure(Exit::usage, "there is no port to close: nothing listens yet, and --ports names none");
-    auto lease_end = loop_.after(lease, [this] {
-        spdlog::warn("the lease has ended before `syngate open`: the gate opened by itself");
-        (void)open();
-    });
-    if (!lease_end)
-        return std::unexpected(lease_end.error());
     if (const auto r = gate_.stage(ports, policy); !r)
         return r;
     if (const auto r = gate_.close(lease); !r)
         return r;
-    lease_end_ = std::move(*lease_end);
     closed_ = true;
-    spdlog::info("closed by hand on {} for at most {}", format_ports(ports), format_duration(lease));
+    const Duration lasts = gate_.status().lease_left; // not longer than the longest window
+    auto lease_end = loop_.after(lasts, [this] {
+        spdlog::warn("the lease has ended before `syngate open`: the gate opened by itself");
+        (void)open();
+    });
+    if (!lease_end) {
+        (void)open();
+        return std::unexpected(lease_end.error());
+    }
+    lease_end_ = std::move(*lease_end);
+    spdlog::info("closed by hand on {} for at most {}", format_ports(ports), format_duration(lasts));
     return {};
 }
 
