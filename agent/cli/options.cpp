@@ -250,15 +250,10 @@ Result<Options> parse_options(int argc, const char* const* argv) {
     const bool known =
         !app.get_subcommands([&](const CLI::App* each) { return each->get_name() == first; }).empty();
     if (!known && !first.empty() && first.front() != '-')
-        return failure(Exit::usage, fmt::format("'{}' is no command; see `syngate --help`", first));
+        return failure(Exit::usage, fmt::format("'{}' is no verb of syngate; see `syngate --help`", first));
     forget_environment_of_others(app, first);
     try {
         app.parse(ours, argv);
-    } catch (const CLI::RequiredError& e) {
-        const std::string_view first = ours > 1 ? argv[1] : "";
-        if (first.empty() || first.starts_with('-'))
-            return failure(Exit::usage, fmt::format("{}; see `syngate --help`", e.what()));
-        return failure(Exit::usage, fmt::format("'{}' is no verb of syngate; see `syngate --help`", first));
     } catch (const CLI::ParseError& e) {
         if (e.get_exit_code() == 0) { // help or version was asked for
             std::ostringstream text;
