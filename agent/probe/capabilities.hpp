@@ -19,8 +19,8 @@ struct Capabilities {
     bool kill = false;
 
     [[nodiscard]] std::vector<std::string> names() const; // "CAP_BPF", ...
-    // What is lacking for loading and attaching programs: CAP_BPF (CAP_SYS_ADMIN will do) and
-    // CAP_NET_ADMIN. Empty: nothing.
+    // What is lacking for loading and attaching programs: CAP_BPF, CAP_PERFMON (the verifier lets nobody else
+    // index packets by a variable; CAP_SYS_ADMIN will do for both) and CAP_NET_ADMIN. Empty: nothing.
     [[nodiscard]] std::vector<std::string> missing_for_bpf() const;
 };
 
