@@ -4,7 +4,9 @@
 #include "server/process_tree.hpp"
 
 #include <algorithm>
+#include <cerrno>
 #include <csignal>
+#include <cstring>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 #include <spdlog/spdlog.h>
@@ -100,15 +102,23 @@ public:
 
     void tell(Generation generation, int signal) override {
         if (!children_.status(generation))
-            ::kill(generation, signal);
+            send(generation, signal);
     }
 
     void kill(Generation generation) override {
         for (const pid_t process : process_tree(generation))
-            ::kill(process, SIGKILL);
+            send(process, SIGKILL);
     }
 
 private:
+    static void send(pid_t process, int signal) {
+        if (::kill(process, signal) < 0 && errno != ESRCH)
+            spdlog::error(
+                "cannot send {} to the server (pid {}): {}; it runs as another user: add CAP_KILL, or "
+                "run syngate as that user",
+                strsignal(signal), process, strerror(errno));
+    }
+
     void say_once_that_proc_is_closed(const Error& error) {
         if (!std::exchange(said_, true))
             spdlog::info("{}; going by which listening sockets are new instead", error.message);
