@@ -91,9 +91,11 @@ Result<Covered> cover(Loop& loop, Gate& gate, Sockets& sockets, Children& childr
         const auto now = sockets.listeners();
         return now && std::ranges::includes(ports_of(*now), expected);
     };
+    // A command that failed will not bring up what does not listen now: nobody is kept waiting for it.
+    const bool failed = covered.command.as_exit_code() != 0;
+    const Duration patience = failed ? Duration::zero() : options.wait_timeout;
     bool listening = false;
-    loop.run_until([&] { return give_up || (listening = listens()); }, Clock::now() + options.wait_timeout,
-                   look_every);
+    loop.run_until([&] { return give_up || (listening = listens()); }, Clock::now() + patience, look_every);
     timer.done("listen");
     covered.outcome.window = closed->open();
     timer.done("open");
@@ -103,8 +105,11 @@ Result<Covered> cover(Loop& loop, Gate& gate, Sockets& sockets, Children& childr
             fmt::format("given up while nothing listened on all of {}", format_ports(expected));
     } else if (!listening) {
         covered.outcome.exit = Exit::failed;
-        covered.outcome.message = fmt::format("nothing listens on all of {} within {} after the command",
-                                              format_ports(expected), format_duration(options.wait_timeout));
+        covered.outcome.message =
+            failed ? fmt::format("the command {} and not all of {} listen", covered.command.text(),
+                                 format_ports(expected))
+                   : fmt::format("nothing listens on all of {} within {} after the command",
+                                 format_ports(expected), format_duration(options.wait_timeout));
     } else if (covered.outcome.window.lease_lost) {
         covered.outcome.message =
             "the gate had opened by itself before the swap was complete; see --max-window";

@@ -25,7 +25,8 @@ struct Covered {
 };
 
 // Closes, drains, runs the command, waits until every port listens that listened before (or, when none
-// did, all of them), opens. An error when the command cannot be started; the gate is open then.
+// did, all of them), opens. After a command that failed it opens at once. An error when the command cannot
+// be started; the gate is open then.
 Result<Covered> cover(Loop& loop, Gate& gate, Sockets& sockets, Children& children, const Argv& command,
                       const CoverOptions& options);
 

@@ -85,13 +85,26 @@ TEST_F(CoverTest, WhereNothingListenedEveryPortMustListen) {
         << covered->outcome.message;
 }
 
-TEST_F(CoverTest, AServerThatDoesNotComeBackIsReported) {
+TEST_F(CoverTest, ACommandThatFailedIsNotWaitedFor) {
     listens(80);
+    options.wait_timeout = 20s;
     gate.on_close = [&] { world.strangers.clear(); };
+    const Time before = Clock::now();
     const auto covered = cover_it({"sh", "-c", "exit 3"});
+    EXPECT_LT(Clock::now() - before, 10s);
     ASSERT_TRUE(covered) << covered.error().message;
     EXPECT_EQ(covered->outcome.exit, Exit::failed);
     EXPECT_EQ(covered->command.as_exit_code(), 3);
+    EXPECT_NE(covered->outcome.message.find("exited with status 3"), std::string::npos)
+        << covered->outcome.message;
+}
+
+TEST_F(CoverTest, ACommandThatFailedAndLeftTheServerAloneIsNoFailureOfTheGate) {
+    listens(80);
+    const auto covered = cover_it({"false"});
+    ASSERT_TRUE(covered) << covered.error().message;
+    EXPECT_TRUE(covered->outcome.ok()) << covered->outcome.message;
+    EXPECT_EQ(covered->command.as_exit_code(), 1);
 }
 
 TEST_F(CoverTest, WhatFailsBeforeTheCommandIsAnErrorAndTheCommandIsNotRun) {
