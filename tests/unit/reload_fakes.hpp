@@ -224,6 +224,10 @@ public:
             held[generation].insert(listener.inode);
         return held;
     }
+    [[nodiscard]] bool is_ready(Generation) override {
+        world_.look();
+        return ready;
+    }
     void tell(Generation generation, int signal) override {
         world_.event("tell " + std::to_string(generation) + " " + sigabbrev_np(signal));
         on_tell(generation, signal);
@@ -237,6 +241,7 @@ public:
     PortSet ports = {80};
     bool bad_configuration = false;
     bool cannot_start = false;
+    bool ready = true;
     bool broken = false;
     std::optional<std::map<pid_t, std::set<std::uint32_t>>> workers;
     std::function<void(Generation)> on_start = [this](Generation g) { world_.listen(g, ports); };

@@ -97,6 +97,20 @@ TEST_F(ProtocolTest, OverlapClosesWhenTheNewServerListensAndOpensWhenTheOldHasLe
     EXPECT_EQ(gate.opens, 1);
 }
 
+// A server that listens may still die of the signal that will tell it to finish.
+TEST_F(ProtocolTest, OverlapWaitsUntilTheNewServerIsThroughWithStarting) {
+    serve();
+    server.ready = false;
+    server.on_start = [&](Generation g) {
+        world.listen(g, {80});
+        world.later(30, [this] { server.ready = true; });
+    };
+    gate.on_close = [&] { EXPECT_TRUE(server.ready); };
+    EXPECT_TRUE(protocol->reload().ok());
+    EXPECT_EQ(gate.closes, 1);
+    EXPECT_EQ(protocol->current(), 102);
+}
+
 TEST_F(ProtocolTest, PolicyAndLeaseReachTheGate) {
     options.policy = Policy::drop;
     options.lease = 1234ms;
@@ -239,6 +253,16 @@ TEST_F(ProtocolTest, RestartInsistsOnTheEndOfTheOldServer) {
     EXPECT_TRUE(outcome.ok()) << outcome.message;
     EXPECT_EQ(world.journal, (Events{"check", "stage 80", "close", "tell 101 USR1", "tell 101 TERM",
                                      "kill 101", "start", "open"}));
+}
+
+TEST_F(ProtocolTest, RestartDoesNotKillAServerThatNeedsItsTimeAfterSigterm) {
+    serve();
+    server.on_tell = [&](Generation g, int signal) {
+        if (signal == SIGTERM)
+            world.later(20, [this, g] { world.end(g); });
+    };
+    EXPECT_TRUE(protocol->restart().ok());
+    EXPECT_FALSE(world.has("kill 101"));
 }
 
 TEST_F(ProtocolTest, RestartLetsConnectionsFinishWhereTheServerWouldNot) {
