@@ -3,7 +3,6 @@
 #include "netns/sandbox.hpp"
 
 #include <algorithm>
-#include <cctype>
 #include <csignal>
 #include <filesystem>
 #include <fmt/format.h>
@@ -34,16 +33,6 @@ void expect_served(const ClientHost& hosts, const Argv& more = {}) {
     EXPECT_EQ(load.started(), 2000U);
     EXPECT_EQ(load.outcome("ok"), 2000U) << load.report.dump(2);
     EXPECT_EQ(load.failed(), 0U);
-}
-
-std::set<pid_t> processes() {
-    std::set<pid_t> pids;
-    for (const auto& entry : std::filesystem::directory_iterator("/proc")) {
-        const auto name = entry.path().filename().string();
-        if (std::ranges::all_of(name, [](unsigned char c) { return std::isdigit(c) != 0; }))
-            pids.insert(std::stoi(name));
-    }
-    return pids;
 }
 
 // What this sandbox consists of when no test runs anything.

@@ -4,10 +4,12 @@
 #include "netns/internal.hpp"
 
 #include <algorithm>
+#include <cctype>
 #include <cerrno>
 #include <csignal>
 #include <cstring>
 #include <fcntl.h>
+#include <filesystem>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 #include <poll.h>
@@ -199,6 +201,16 @@ std::string must_run(const Argv& argv, const SpawnOptions& options) {
                                              fmt::join(argv, " "), result.status.code, result.status.signal,
                                              result.out, result.err));
     return result.out;
+}
+
+std::set<pid_t> processes() {
+    std::set<pid_t> pids;
+    for (const auto& entry : std::filesystem::directory_iterator("/proc")) {
+        const auto name = entry.path().filename().string();
+        if (std::ranges::all_of(name, [](unsigned char c) { return std::isdigit(c) != 0; }))
+            pids.insert(std::stoi(name));
+    }
+    return pids;
 }
 
 std::string built(std::string_view program) {

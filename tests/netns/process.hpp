@@ -8,6 +8,7 @@
 
 #include <functional>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <sys/types.h>
@@ -78,6 +79,9 @@ RunResult run(const Argv& argv, const SpawnOptions& options = {},
               Duration deadline = std::chrono::seconds(30));
 // The same, and throws with its output unless it exits with 0. Returns its standard output.
 std::string must_run(const Argv& argv, const SpawnOptions& options = {});
+
+// All of this PID namespace.
+std::set<pid_t> processes();
 
 // A program of this build, as "syngate" or "syngate-load".
 std::string built(std::string_view program);

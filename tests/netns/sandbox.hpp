@@ -12,6 +12,7 @@
 // Where the privileges for the namespaces are missing the tier exits with 77, which ctest counts as skipped.
 #pragma once
 
+#include "netns/agent.hpp"
 #include "netns/load_run.hpp"
 #include "netns/namespace.hpp"
 #include "netns/process.hpp"

@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// What is promised, once for every way to keep a gate: no client of a real server sees its reload or restart,
+// over IPv4 and IPv6, and the agent leaves nothing behind.
+#include "netns/sandbox.hpp"
+
+#include <algorithm>
+#include <csignal>
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+#include <optional>
+#include <thread>
+
+namespace syngate::live {
+
+namespace {
+
+using namespace std::chrono_literals;
+
+constexpr std::uint16_t port = 8080;
+constexpr std::uint16_t other_port = 8081;
+constexpr std::uint16_t third_port = 8082;
+// Of the reloads, so that each meets fresh connections; nothing is waited for by it.
+constexpr auto rhythm = 250ms;
+
+struct Way {
+    std::string mode;
+    std::string hook;
+    std::string policy;
+    [[nodiscard]] bool holds() const { return policy == "hold"; }
+};
+
+std::string name_of(const ::testing::TestParamInfo<Way>& info) {
+    return info.param.mode + "_" + info.param.hook + "_" + info.param.policy;
+}
+
+std::vector<std::string> both_families(std::uint16_t to = port) {
+    return {fmt::format("{}:{}", ClientHost::server_v4, to),
+            fmt::format("[{}]:{}", ClientHost::server_v6, to)};
+}
+
+class Conformance : public ::testing::TestWithParam<Way> {
+protected:
+    ~Conformance() override {
+        if (HasFailure() && agent_)
+            fmt::print(stderr, "the agent's log:\n{}\n", agent_->log());
+    }
+
+    void start_agent(const Argv& server, const Argv& more = {}) {
+        before_ = traces();
+        Argv options{"--hook", GetParam().hook, "--policy", GetParam().policy};
+        options.insert(options.end(), more.begin(), more.end());
+        agent_.emplace(AgentPlan{.server = server, .options = options});
+        bpf_ = agent_->bpf_objects();
+        EXPECT_EQ(agent_->status()["gate"]["hook"], GetParam().hook);
+        EXPECT_NE(traces(), before_); // else their absence in the end would say nothing
+        EXPECT_FALSE(bpf_.empty());
+    }
+
+    // The same again and again under way of the load; every one is expected to succeed.
+    void swap(const std::string& verb, int times, const std::string& gated = fmt::format("{}", port)) {
+        auto next = Clock::now();
+        for (int i = 0; i < times; ++i) {
+            std::this_thread::sleep_until(next += rhythm);
+            next = std::max(next, Clock::now());
+            const auto outcome = agent_->ask(verb);
+            outcomes_.push_back(outcome);
+            EXPECT_EQ(outcome["exit"], 0) << outcome.dump(2);
+            EXPECT_EQ(outcome["gated"], gated) << outcome.dump(2);
+            EXPECT_EQ(outcome["message"], "");
+            EXPECT_EQ(outcome["lease_lost"], false);
+            EXPECT_EQ(outcome["left"], 0) << outcome.dump(2);
+        }
+        std::this_thread::sleep_until(next + rhythm);
+    }
+
+    [[nodiscard]] std::uint64_t sum(const char* what) const {
+        std::uint64_t all = 0;
+        for (const auto& outcome : outcomes_)
+            all += outcome[what].get<std::uint64_t>();
+        return all;
+    }
+    [[nodiscard]] double longest_ms() const {
+        double longest = 0;
+        for (const auto& outcome : outcomes_)
+            longest = std::max(longest, outcome["window_us"].get<double>() / 1000);
+        return longest;
+    }
+
+    // slowest_ms: with hold; who meets a gate that drops tries again after 1 s.
+    void expect_unharmed(const LoadResult& load, double slowest_ms = 500) const {
+        EXPECT_EQ(load.status, (ExitStatus{0, 0}));
+        EXPECT_EQ(load.failed(), 0U) << load.report.dump(2);
+        EXPECT_GT(load.outcome("ok"), 20U);
+        if (GetParam().holds()) {
+            EXPECT_LE(load.latency_ms("max"), slowest_ms + load.report["max_lateness_ms"].get<double>())
+                << load.report.dump(2);
+        }
+    }
+
+    // rate: of the SYNs to gated ports.
+    void expect_counters_agree(double rate) const {
+        const auto verdicts = agent_->status()["gate"]["verdicts"];
+        EXPECT_EQ(verdicts["parked"], sum("parked"));
+        EXPECT_EQ(verdicts["dropped"], sum("dropped")) << verdicts.dump(2);
+        EXPECT_EQ(sum("parked"), sum("replayed"));
+        EXPECT_EQ(sum("replay_failed") + sum("expired"), 0U);
+        EXPECT_EQ(sum(GetParam().holds() ? "dropped" : "parked"), 0U);
+        EXPECT_GT(verdicts["gate_open"], 0U);
+        const double expected = static_cast<double>(sum("window_us")) * rate / 1e6;
+        if (expected >= 20) { // else it may well be that no client met a window
+            EXPECT_GT(sum(GetParam().holds() ? "parked" : "dropped"), 0U);
+        }
+    }
+
+    void stop_agent(ExitStatus expected = {0, 0}) {
+        EXPECT_EQ(agent_->stop(), expected);
+        EXPECT_TRUE(wait_until([&] { return still_there(bpf_).empty(); }))
+            << ::testing::PrintToString(still_there(bpf_));
+        EXPECT_TRUE(wait_until([&] { return traces() == before_; }))
+            << ::testing::PrintToString(traces()) << "\nbefore: " << ::testing::PrintToString(before_);
+    }
+
+    // Start, the verb under load, the end: what most servers are put through.
+    void put_through(const Argv& server, const std::string& verb, int times, double rate = 1000,
+                     double slowest_ms = 500) {
+        start_agent(server);
+        LoadRun load(hosts_.client, {.to = both_families(), .rate = rate});
+        swap(verb, times);
+        expect_unharmed(load.finish(), slowest_ms);
+        expect_counters_agree(rate);
+    }
+
+    ClientHost hosts_;
+    std::optional<Agent> agent_;
+    std::vector<nlohmann::json> outcomes_;
+    std::set<std::string> before_;
+    std::set<std::string> bpf_;
+};
+
+// As a user writes it: -db is the agent's to add.
+Argv haproxy(const std::string& config, const Argv& more = {}) {
+    Argv argv{"haproxy"};
+    argv.insert(argv.end(), more.begin(), more.end());
+    argv.insert(argv.end(), {"-f", write_file("haproxy.cfg", config)});
+    return argv;
+}
+
+} // namespace
+
+TEST_P(Conformance, HaproxyReload) {
+    put_through(haproxy(haproxy_config()), "reload", 5);
+    stop_agent();
+}
+
+TEST_P(Conformance, HaproxyMasterWorkerReload) {
+    put_through(haproxy(haproxy_config(), {"-W"}), "reload", 4);
+    stop_agent();
+}
+
+// HAProxy hands its listening sockets over by itself: nothing changes hands, so there must be no window.
+TEST_P(Conformance, HaproxyReloadWithExposedListeners) {
+    const auto global =
+        fmt::format("    stats socket {}/haproxy.sock level admin expose-fd listeners\n", scratch());
+    start_agent(haproxy(haproxy_config({.global = global})));
+    LoadRun load(hosts_.client, {.to = both_families(), .rate = 1000});
+    swap("reload", 4, "");
+    const auto result = load.finish();
+    expect_unharmed(result);
+    expect_counters_agree(0);
+    EXPECT_EQ(sum("window_us") + sum("parked") + sum("dropped"), 0U);
+    stop_agent();
+}
+
+TEST_P(Conformance, HaproxyRestart) {
+    put_through(haproxy(haproxy_config()), "restart", 3);
+    EXPECT_GT(longest_ms(), 0);
+    stop_agent();
+}
+
+TEST_P(Conformance, NginxReload) {
+    put_through(nginx_argv(write_file("nginx.conf", nginx_config())), "reload", 4);
+    stop_agent();
+}
+
+// Each worker has listening sockets of its own; those of the workers that go are closed with their queues.
+TEST_P(Conformance, NginxReuseportReloadToFewerWorkers) {
+    const auto config = [](int workers) {
+        return write_file("nginx.conf", nginx_config({.listen_options = "reuseport", .workers = workers}));
+    };
+    start_agent(nginx_argv(config(4)));
+    LoadRun load(hosts_.client, {.to = both_families(), .rate = 1000});
+    for (const int workers : {2, 3, 1}) {
+        config(workers);
+        swap("reload", 1);
+    }
+    expect_unharmed(load.finish());
+    expect_counters_agree(1000);
+    stop_agent();
+}
+
+TEST_P(Conformance, NginxRestart) {
+    put_through(nginx_argv(write_file("nginx.conf", nginx_config())), "restart", 3);
+    stop_agent();
+}
+
+// No server could be less prepared: it knows no reload, ends on SIGTERM at once, and queues five connections.
+TEST_P(Conformance, PythonReload) {
+    put_through(python_argv(port), "reload", 2, 100, 1500);
+    stop_agent({128 + SIGTERM, 0});
+}
+
+TEST_P(Conformance, ReloadAddsAPortAndRemovesAnother) {
+    const auto config = [](const Ports& ports) { return haproxy_config({.ports = ports}); };
+    start_agent(haproxy(config({port, other_port})));
+    LoadRun load(hosts_.client, {.to = both_families(), .rate = 1000});
+    write_file("haproxy.cfg", config({port, third_port}));
+    swap("reload", 1); // neither the new nor the old port changes hands
+    EXPECT_TRUE(listens(third_port));
+    EXPECT_TRUE(wait_until([] { return !listens(other_port); })); // it was not waited for
+    EXPECT_EQ(agent_->status()["server"]["ports"], fmt::format("{},{}", port, third_port));
+    swap("reload", 1, fmt::format("{},{}", port, third_port));
+    expect_unharmed(load.finish());
+    expect_unharmed(run_load(hosts_.client, {.to = both_families(third_port), .rate = 500}, "200ms"));
+    expect_counters_agree(1000);
+    stop_agent();
+}
+
+TEST_P(Conformance, OnlyThePortsThatAreNamedAreGated) {
+    start_agent(haproxy(haproxy_config({.ports = {80, port}})), {"--ports", "80"});
+    LoadRun gated(hosts_.client, {.to = both_families(80), .rate = 500});
+    LoadRun not_gated(hosts_.client, {.to = both_families(port), .rate = 500});
+    swap("restart", 2, "80");
+    expect_unharmed(gated.finish());
+    expect_counters_agree(500);
+    const auto unprotected = not_gated.finish();
+    EXPECT_GT(unprotected.outcome("refused"), 0U) << unprotected.report.dump(2);
+    stop_agent();
+}
+
+// What goes to an address of the host itself comes in on lo, whatever device holds the address.
+TEST_P(Conformance, LocalClients) {
+    start_agent(haproxy(haproxy_config()));
+    auto to = both_families();
+    to.insert(to.end(), {fmt::format("127.0.0.1:{}", port), fmt::format("[::1]:{}", port)});
+    LoadRun local(hosts_.server, {.to = to, .rate = 800});
+    LoadRun remote(hosts_.client, {.to = both_families(), .rate = 400});
+    swap("restart", 3);
+    expect_unharmed(local.finish());
+    expect_unharmed(remote.finish());
+    expect_counters_agree(1200);
+    stop_agent();
+}
+
+INSTANTIATE_TEST_SUITE_P(Ways, Conformance,
+                         ::testing::Values(Way{"bpf", "tcx", "hold"}, Way{"bpf", "tcx", "drop"},
+                                           Way{"bpf", "tc", "hold"}, Way{"bpf", "tc", "drop"},
+                                           Way{"bpf", "xdp", "hold"}, Way{"bpf", "xdp", "drop"}),
+                         name_of);
+
+} // namespace syngate::live
