@@ -21,6 +21,18 @@ std::set<std::uint64_t> cookies_of(const Listeners& listeners, const PortSet& po
     return cookies;
 }
 
+std::set<Endpoint> endpoints_of(const Listeners& listeners) {
+    return endpoints_of(listeners, ports_of(listeners));
+}
+
+std::set<Endpoint> endpoints_of(const Listeners& listeners, const PortSet& ports) {
+    std::set<Endpoint> endpoints;
+    for (const Listener& listener : listeners)
+        if (ports.contains(listener.port))
+            endpoints.insert({listener.ipv6, listener.address, listener.port});
+    return endpoints;
+}
+
 PortSet restricted(const PortSet& among, const PortSet& wanted) {
     if (wanted.empty())
         return among;

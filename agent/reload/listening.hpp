@@ -5,6 +5,8 @@
 #include "base/ports.hpp"
 #include "net/sock_diag.hpp"
 
+#include <array>
+#include <compare>
 #include <cstdint>
 #include <set>
 #include <vector>
@@ -15,6 +17,17 @@ using Listeners = std::vector<Listener>;
 
 PortSet ports_of(const Listeners& listeners);
 std::set<std::uint64_t> cookies_of(const Listeners& listeners, const PortSet& ports);
+
+// Where somebody can connect. A server binds one after the other, so that its port may listen for IPv4 and
+// not yet for IPv6.
+struct Endpoint {
+    bool ipv6 = false;
+    std::array<std::uint8_t, 16> address{};
+    std::uint16_t port = 0; // host byte order
+    auto operator<=>(const Endpoint&) const = default;
+};
+std::set<Endpoint> endpoints_of(const Listeners& listeners);
+std::set<Endpoint> endpoints_of(const Listeners& listeners, const PortSet& ports);
 
 // among restricted to wanted; all of it when wanted is empty.
 PortSet restricted(const PortSet& among, const PortSet& wanted);

@@ -55,11 +55,12 @@ Result<void> Protocol::Run::check() {
     return r;
 }
 
-// Listening: on every expected port, or, where the configuration has changed the ports, on some with nothing
-// new coming for a while.
-Result<void> Protocol::Run::wait_until_listening(Generation generation, const PortSet& expected) {
+// Listening: on every port and wherever the old server did, or, where the configuration has changed that,
+// somewhere with nothing new coming for a while.
+Result<void> Protocol::Run::wait_until_listening(Generation generation, const PortSet& ports,
+                                                 const std::set<Endpoint>& before) {
     Result<void> result;
-    PortSet seen;
+    std::set<Endpoint> seen;
     Time changed = Clock::now();
     const auto waited = wait(
         [&] {
@@ -73,11 +74,12 @@ Result<void> Protocol::Run::wait_until_listening(Generation generation, const Po
                 result = std::unexpected(listeners.error());
                 return true;
             }
-            const PortSet now = ports_of(*listeners);
+            std::set<Endpoint> now = endpoints_of(*listeners);
             if (now != seen)
                 changed = Clock::now();
-            seen = now;
-            const bool all = !expected.empty() && std::ranges::includes(seen, expected);
+            seen = std::move(now);
+            const bool all = !ports.empty() && std::ranges::includes(ports_of(*listeners), ports) &&
+                             std::ranges::includes(seen, before);
             const bool settled = !seen.empty() && Clock::now() - changed >= p_.options_.settle;
             return (all || settled) && p_.server_.is_ready(generation);
         },
@@ -158,7 +160,7 @@ Result<void> Protocol::Run::wait_until_ended(Generation generation) {
 // are others. One that shows nothing has settled when nothing has changed for a while.
 Result<void> Protocol::Run::wait_until_reloaded(Generation generation,
                                                 const std::map<pid_t, std::set<std::uint32_t>>& before,
-                                                const PortSet& expected) {
+                                                const std::set<Endpoint>& expected) {
     Result<void> result;
     const auto sockets_in = [](const std::map<pid_t, std::set<std::uint32_t>>& holders) {
         std::set<std::uint32_t> all;
@@ -185,7 +187,7 @@ Result<void> Protocol::Run::wait_until_reloaded(Generation generation,
                 return true;
             }
             const auto listeners = p_.server_.listeners(generation);
-            const bool listening = listeners && std::ranges::includes(ports_of(*listeners), expected);
+            const bool listening = listeners && std::ranges::includes(endpoints_of(*listeners), expected);
             const auto now = p_.server_.holders(generation);
             return listening && now && turned_over(*now);
         },
@@ -211,11 +213,11 @@ void Protocol::Run::open() {
         outcome_.message = "the gate had opened by itself before the swap was complete";
 }
 
-Result<void> Protocol::Run::start(const PortSet& expected) {
+Result<void> Protocol::Run::start(const PortSet& ports, const std::set<Endpoint>& before) {
     const auto generation = p_.server_.start(false);
     if (!generation)
         return std::unexpected(generation.error());
-    const auto r = wait_until_listening(*generation, expected);
+    const auto r = wait_until_listening(*generation, ports, before);
     timer_.done("start");
     if (!r) {
         if (closed_)
@@ -244,7 +246,7 @@ Result<void> Protocol::Run::overlap() {
         abandon(*fresh);
         return r;
     };
-    if (const auto r = wait_until_listening(*fresh, ports_of(*before)); !r)
+    if (const auto r = wait_until_listening(*fresh, ports_of(*before), endpoints_of(*before)); !r)
         return give_up(r);
     const auto after = p_.server_.listeners(*fresh);
     if (!after)
@@ -286,8 +288,8 @@ Result<void> Protocol::Run::signal() {
         return r;
     const auto before = p_.server_.holders(server);
     p_.server_.tell(server, p_.server_.recipe().reload_signal);
-    const auto r =
-        wait_until_reloaded(server, before.value_or(std::map<pid_t, std::set<std::uint32_t>>{}), gated);
+    const auto r = wait_until_reloaded(server, before.value_or(std::map<pid_t, std::set<std::uint32_t>>{}),
+                                       endpoints_of(*listeners, gated));
     open();
     return r;
 }
@@ -309,7 +311,7 @@ Result<void> Protocol::Run::restart() {
     p_.retiring_.push_back(old);
     if (const auto r = wait_until_ended(old); !r)
         return r;
-    if (const auto r = start(gated); !r)
+    if (const auto r = start(gated, endpoints_of(*listeners, gated)); !r)
         return failure(
             r.error().exit,
             fmt::format("the old server has ended and the new one does not serve: {}", r.error().message));

@@ -12,7 +12,8 @@ class Protocol::Run {
 public:
     Run(Protocol& protocol, std::string action);
 
-    Result<void> start(const PortSet& expected);
+    // ports: on which it has to listen; before: where the old one did, empty if there was none.
+    Result<void> start(const PortSet& ports, const std::set<Endpoint>& before = {});
     Result<void> overlap();
     Result<void> signal();
     Result<void> restart();
@@ -24,14 +25,15 @@ private:
     Result<void> stopped(Waited waited, const std::string& what, Duration after) const;
 
     Result<void> check();
-    Result<void> wait_until_listening(Generation generation, const PortSet& expected);
+    Result<void> wait_until_listening(Generation generation, const PortSet& ports,
+                                      const std::set<Endpoint>& before);
     Result<void> close(const PortSet& ports);
     Result<void> drain_old(const Listeners& old_listeners, bool finish);
     Result<void> wait_until_released(const std::set<std::uint64_t>& cookies);
     Result<void> wait_until_ended(Generation generation);
     Result<void> wait_until_reloaded(Generation generation,
                                      const std::map<pid_t, std::set<std::uint32_t>>& before,
-                                     const PortSet& expected);
+                                     const std::set<Endpoint>& expected);
     void abandon(Generation generation) const;
     void open();
 
