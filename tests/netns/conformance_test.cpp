@@ -8,6 +8,7 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <optional>
+#include <ostream>
 #include <thread>
 
 namespace syngate::live {
@@ -28,6 +29,11 @@ struct Way {
     std::string policy;
     [[nodiscard]] bool holds() const { return policy == "hold"; }
 };
+
+// GoogleTest's way to show a parameter.
+void PrintTo(const Way& way, std::ostream* out) {
+    *out << way.mode << ", " << way.hook << ", " << way.policy;
+}
 
 std::string name_of(const ::testing::TestParamInfo<Way>& info) {
     return info.param.mode + "_" + info.param.hook + "_" + info.param.policy;
