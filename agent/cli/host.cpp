@@ -4,13 +4,29 @@
 #include "gate/bpf_gate.hpp"
 #include "gate/stale.hpp"
 
+#include <csignal>
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
 #include <unistd.h>
 
 namespace syngate {
 
+namespace {
+
+// From the first moment: a signal that comes before its handler waits for it, and does not end the agent with
+// something half done (or, for PID 1, get lost).
+void block_signals() {
+    sigset_t set;
+    sigemptyset(&set);
+    for (const int signal : {SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2})
+        sigaddset(&set, signal);
+    sigprocmask(SIG_BLOCK, &set, nullptr);
+}
+
+} // namespace
+
 Result<std::unique_ptr<Host>> Host::make(const Options& options) {
+    block_signals();
     std::unique_ptr<Host> host(new Host);
     host->verb_ = options.verb;
     const auto here = network_namespace();

@@ -11,9 +11,12 @@
 #include <cerrno>
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
+#include <sys/stat.h>
 
 namespace syngate {
 namespace {
+
+constexpr ino_t initial_time_namespace = 0xEFFFFFFA; // PROC_TIME_INIT_INO in the kernel's proc_ns.h
 
 std::uint64_t dropped_in(const syngate_verdicts& v) {
     std::uint64_t sum = 0;
@@ -66,6 +69,7 @@ public:
     Result<void> close(Duration lease) override {
         if (lease <= Duration::zero())
             return failure(Exit::usage, "the lease must be longer than 0");
+        replay_late(); // of the window before, if any
         late_.enable(false);
         at_close_ = maps_->verdicts();
         replayed_ = {};
@@ -211,6 +215,12 @@ private:
 } // namespace
 
 Result<std::unique_ptr<Gate>> make_bpf_gate(Loop& loop, const BpfGateOptions& options) {
+    // A lease is compared with the kernel's own clock, which a time namespace does not shift.
+    struct stat time {};
+    if (stat("/proc/self/ns/time", &time) == 0 && time.st_ino != initial_time_namespace)
+        return failure(Exit::impossible,
+                       "this process lives in a time namespace, whose clock is not the kernel's: a "
+                       "lease could not be kept; start syngate outside of it");
     auto gate = std::make_unique<BpfGate>(options);
     if (const auto r = gate->start(loop); !r)
         return std::unexpected(r.error());

@@ -3,10 +3,12 @@
 
 #include "control/registry.hpp"
 
+#include <cerrno>
 #include <charconv>
 #include <filesystem>
 #include <fmt/format.h>
 #include <linux/magic.h>
+#include <optional>
 #include <set>
 #include <sys/stat.h>
 #include <sys/vfs.h>
@@ -54,12 +56,18 @@ std::vector<fs::path> entries(const fs::path& directory) {
     return found;
 }
 
-std::set<std::uint64_t> living_network_namespaces() {
+// Empty when one process at least does not let us look (CAP_SYS_PTRACE): any namespace may live then.
+std::optional<std::set<std::uint64_t>> living_network_namespaces() {
     std::set<std::uint64_t> living;
     for (const fs::path& process : entries("/proc")) {
+        std::uint64_t pid = 0;
+        if (!parse_number(process.filename().native(), pid, 10))
+            continue;
         struct stat info {};
         if (stat((process / "ns/net").c_str(), &info) == 0)
             living.insert(info.st_ino);
+        else if (errno != ENOENT && errno != ESRCH)
+            return {};
     }
     return living;
 }
@@ -116,13 +124,16 @@ std::vector<std::string> sweep_pins_of_dead_namespaces(const std::string& base) 
     struct stat info {};
     if (stat("/proc/self/ns/pid", &info) != 0 || info.st_ino != initial_pid_namespace)
         return removed;
+    const auto directories = entries(base); // before the living: an agent that starts now is not swept
     const auto living = living_network_namespaces();
-    for (const fs::path& path : entries(base)) {
+    if (!living)
+        return removed;
+    for (const fs::path& path : directories) {
         const std::string name = path.filename();
         std::uint64_t number = 0;
         if (!name.starts_with(namespace_prefix) ||
             !parse_number(std::string_view(name).substr(namespace_prefix.size()), number, 10) ||
-            living.contains(number))
+            living->contains(number))
             continue;
         for (const fs::path& agent : entries(path)) {
             remove_pins(agent);

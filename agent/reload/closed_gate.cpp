@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "reload/closed_gate.hpp"
 
+#include <memory>
 #include <spdlog/spdlog.h>
 #include <utility>
 
@@ -8,8 +9,8 @@ namespace syngate {
 
 Result<ClosedGate> ClosedGate::close(Loop& loop, Gate& gate, Duration lease) {
     // The timer first: nothing may fail once the gate is closed.
-    auto renewal = loop.every(lease / 3, [&gate, lease, lost = false]() mutable {
-        if (!gate.renew(lease) && !std::exchange(lost, true))
+    auto renewal = loop.every(lease / 3, [&gate, lease, lost = std::make_shared<bool>(false)] {
+        if (!gate.renew(lease) && !std::exchange(*lost, true))
             spdlog::warn(
                 "the gate opened by itself: the longest window has passed, or the agent was stopped for "
                 "longer than its lease");

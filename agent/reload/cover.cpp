@@ -31,10 +31,12 @@ Result<std::vector<Source>> forward_signals(Loop& loop, const pid_t& command, bo
     return sources;
 }
 
-// What must listen before the gate opens.
-PortSet expected_after(const Listeners& before, const PortSet& ports) {
-    const PortSet listened = restricted(ports_of(before), ports);
-    return listened.empty() ? ports : listened;
+// Whether the gate may open: wherever somebody listened before, somebody does; where nobody did, on every
+// port.
+bool all_back(const Listeners& before, const Listeners& now, const PortSet& ports) {
+    const auto expected = addresses_of(before, ports);
+    return expected.empty() ? std::ranges::includes(ports_of(now), ports)
+                            : std::ranges::includes(addresses_of(now, ports), expected);
 }
 
 } // namespace
@@ -86,10 +88,9 @@ Result<Covered> cover(Loop& loop, Gate& gate, Sockets& sockets, Children& childr
     pid = 0;
     timer.done("command", covered.command.text());
 
-    const PortSet expected = expected_after(*before, options.ports);
     const auto listens = [&] {
         const auto now = sockets.listeners();
-        return now && std::ranges::includes(ports_of(*now), expected);
+        return now && all_back(*before, *now, options.ports);
     };
     // A command that failed will not bring up what does not listen now: nobody is kept waiting for it.
     const bool failed = covered.command.as_exit_code() != 0;
@@ -102,14 +103,14 @@ Result<Covered> cover(Loop& loop, Gate& gate, Sockets& sockets, Children& childr
     if (give_up && !listening) {
         covered.outcome.exit = Exit::failed;
         covered.outcome.message =
-            fmt::format("given up while nothing listened on all of {}", format_ports(expected));
+            fmt::format("given up while nothing listened on all of {}", format_ports(options.ports));
     } else if (!listening) {
         covered.outcome.exit = Exit::failed;
         covered.outcome.message =
             failed ? fmt::format("the command {} and not all of {} listen", covered.command.text(),
-                                 format_ports(expected))
+                                 format_ports(options.ports))
                    : fmt::format("nothing listens on all of {} within {} after the command",
-                                 format_ports(expected), format_duration(options.wait_timeout));
+                                 format_ports(options.ports), format_duration(options.wait_timeout));
     } else if (covered.outcome.window.lease_lost) {
         covered.outcome.message =
             "the gate had opened by itself before the swap was complete; see --max-window";

@@ -21,16 +21,16 @@ std::set<std::uint64_t> cookies_of(const Listeners& listeners, const PortSet& po
     return cookies;
 }
 
-std::set<Endpoint> endpoints_of(const Listeners& listeners) {
-    return endpoints_of(listeners, ports_of(listeners));
+std::set<ListenAddress> addresses_of(const Listeners& listeners) {
+    return addresses_of(listeners, ports_of(listeners));
 }
 
-std::set<Endpoint> endpoints_of(const Listeners& listeners, const PortSet& ports) {
-    std::set<Endpoint> endpoints;
+std::set<ListenAddress> addresses_of(const Listeners& listeners, const PortSet& ports) {
+    std::set<ListenAddress> addresses;
     for (const Listener& listener : listeners)
         if (ports.contains(listener.port))
-            endpoints.insert({listener.ipv6, listener.address, listener.port});
-    return endpoints;
+            addresses.insert({listener.ipv6, listener.address, listener.port});
+    return addresses;
 }
 
 PortSet restricted(const PortSet& among, const PortSet& wanted) {

@@ -20,14 +20,14 @@ std::set<std::uint64_t> cookies_of(const Listeners& listeners, const PortSet& po
 
 // Where somebody can connect. A server binds one after the other, so that its port may listen for IPv4 and
 // not yet for IPv6.
-struct Endpoint {
+struct ListenAddress {
     bool ipv6 = false;
     std::array<std::uint8_t, 16> address{};
     std::uint16_t port = 0; // host byte order
-    auto operator<=>(const Endpoint&) const = default;
+    auto operator<=>(const ListenAddress&) const = default;
 };
-std::set<Endpoint> endpoints_of(const Listeners& listeners);
-std::set<Endpoint> endpoints_of(const Listeners& listeners, const PortSet& ports);
+std::set<ListenAddress> addresses_of(const Listeners& listeners);
+std::set<ListenAddress> addresses_of(const Listeners& listeners, const PortSet& ports);
 
 // among restricted to wanted; all of it when wanted is empty.
 PortSet restricted(const PortSet& among, const PortSet& wanted);

@@ -31,9 +31,18 @@ Outcome Protocol::restart() {
     return run.finish(run.restart());
 }
 
+bool Protocol::has_ended(Generation generation) {
+    if (!server_.exited(generation))
+        return false;
+    if (!server_.has_processes(generation))
+        return true;
+    if (rest_told_.insert(generation).second)
+        server_.tell(generation, server_.recipe().release_signal);
+    return false;
+}
+
 void Protocol::reap_retired() {
-    std::erase_if(retiring_,
-                  [this](Generation generation) { return server_.exited(generation).has_value(); });
+    std::erase_if(retiring_, [this](Generation generation) { return has_ended(generation); });
 }
 
 } // namespace syngate

@@ -12,6 +12,7 @@
 
 #include <functional>
 #include <optional>
+#include <set>
 #include <vector>
 
 namespace syngate {
@@ -27,6 +28,8 @@ struct ProtocolOptions {
     Duration settle = std::chrono::milliseconds(250);  // no change for this long: nothing more is coming
     DrainOptions drain;                                // its `finish` is for servers without a graceful stop
     std::function<bool()> cancelled = [] { return false; };
+    // Asked before the gate closes: makes the server's ports ours in this network namespace.
+    std::function<Result<void>(const PortSet&)> claim = [](const PortSet&) { return Result<void>{}; };
 };
 
 class Protocol {
@@ -43,6 +46,11 @@ public:
     [[nodiscard]] std::optional<Generation> current() const { return current_; }
     // Generations that were told to go and still serve what they have.
     [[nodiscard]] const std::vector<Generation>& retiring() const { return retiring_; }
+    // The one that served last, also when it was stopped for a restart.
+    [[nodiscard]] std::optional<Generation> latest() const { return latest_; }
+    // Every process of the generation is gone. When only the first one is (a wrapper script), the rest is
+    // told to go.
+    bool has_ended(Generation generation);
     // Forgets retired generations that have ended.
     void reap_retired();
 
@@ -54,7 +62,9 @@ private:
     Server& server_;
     ProtocolOptions options_;
     std::optional<Generation> current_;
+    std::optional<Generation> latest_;
     std::vector<Generation> retiring_;
+    std::set<Generation> rest_told_;
 };
 
 } // namespace syngate

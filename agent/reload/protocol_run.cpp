@@ -12,6 +12,8 @@ namespace {
 // In the window clients wait; before it nobody does.
 constexpr auto in_window = std::chrono::microseconds(200);
 constexpr auto at_leisure = std::chrono::milliseconds(2);
+// A server of which nothing is known may bind its second port long after its first.
+constexpr auto unknown_settle = std::chrono::seconds(2);
 
 } // namespace
 
@@ -52,16 +54,22 @@ Result<void> Protocol::Run::stopped(Waited waited, const std::string& what, Dura
 Result<void> Protocol::Run::check() {
     auto r = p_.server_.check(Clock::now() + p_.options_.check_timeout);
     timer_.done("check");
-    return r;
+    if (!r)
+        return r;
+    return stopped(p_.options_.cancelled() ? Waited::cancelled : Waited::done, "", {});
 }
 
 // Listening: on every port and wherever the old server did, or, where the configuration has changed that,
 // somewhere with nothing new coming for a while.
 Result<void> Protocol::Run::wait_until_listening(Generation generation, const PortSet& ports,
-                                                 const std::set<Endpoint>& before) {
+                                                 const std::set<ListenAddress>& before) {
     Result<void> result;
-    std::set<Endpoint> seen;
+    std::set<ListenAddress> seen;
     Time changed = Clock::now();
+    // A graceful server is not ready before it has bound all that it will bind; of others nobody knows.
+    const Duration settle = before.empty() || p_.server_.recipe().graceful
+                                ? p_.options_.settle
+                                : std::max<Duration>(p_.options_.settle, unknown_settle);
     const auto waited = wait(
         [&] {
             if (const auto status = p_.server_.exited(generation); status) {
@@ -74,13 +82,13 @@ Result<void> Protocol::Run::wait_until_listening(Generation generation, const Po
                 result = std::unexpected(listeners.error());
                 return true;
             }
-            std::set<Endpoint> now = endpoints_of(*listeners);
+            std::set<ListenAddress> now = addresses_of(*listeners);
             if (now != seen)
                 changed = Clock::now();
             seen = std::move(now);
             const bool all = !ports.empty() && std::ranges::includes(ports_of(*listeners), ports) &&
                              std::ranges::includes(seen, before);
-            const bool settled = !seen.empty() && Clock::now() - changed >= p_.options_.settle;
+            const bool settled = !seen.empty() && Clock::now() - changed >= settle;
             return (all || settled) && p_.server_.is_ready(generation);
         },
         p_.options_.start_timeout, closed_ ? in_window : at_leisure);
@@ -89,7 +97,10 @@ Result<void> Protocol::Run::wait_until_listening(Generation generation, const Po
     return stopped(waited, "the new server does not listen", p_.options_.start_timeout);
 }
 
-Result<void> Protocol::Run::close(const PortSet& ports) {
+Result<void> Protocol::Run::close(const PortSet& ports, const Listeners& listeners) {
+    // Nothing is gated that another agent has claimed meanwhile.
+    if (const auto r = p_.options_.claim(restricted(ports_of(listeners), p_.options_.ports)); !r)
+        return r;
     // Staging takes its time for many ports and is not part of the window.
     if (const auto r = p_.gate_.stage(ports, p_.options_.policy); !r)
         return r;
@@ -140,7 +151,7 @@ Result<void> Protocol::Run::wait_until_released(const std::set<std::uint64_t>& c
 }
 
 Result<void> Protocol::Run::wait_until_ended(Generation generation) {
-    const auto ended = [&] { return p_.server_.exited(generation).has_value(); };
+    const auto ended = [&] { return p_.has_ended(generation); };
     auto waited = wait(ended, p_.options_.end_timeout, in_window);
     if (waited == Waited::timed_out) {
         spdlog::warn("the old server has not ended within {}, it gets SIGTERM, then SIGKILL",
@@ -160,7 +171,7 @@ Result<void> Protocol::Run::wait_until_ended(Generation generation) {
 // are others. One that shows nothing has settled when nothing has changed for a while.
 Result<void> Protocol::Run::wait_until_reloaded(Generation generation,
                                                 const std::map<pid_t, std::set<std::uint32_t>>& before,
-                                                const std::set<Endpoint>& expected) {
+                                                const std::set<ListenAddress>& expected) {
     Result<void> result;
     const auto sockets_in = [](const std::map<pid_t, std::set<std::uint32_t>>& holders) {
         std::set<std::uint32_t> all;
@@ -187,7 +198,7 @@ Result<void> Protocol::Run::wait_until_reloaded(Generation generation,
                 return true;
             }
             const auto listeners = p_.server_.listeners(generation);
-            const bool listening = listeners && std::ranges::includes(endpoints_of(*listeners), expected);
+            const bool listening = listeners && std::ranges::includes(addresses_of(*listeners), expected);
             const auto now = p_.server_.holders(generation);
             return listening && now && turned_over(*now);
         },
@@ -213,7 +224,7 @@ void Protocol::Run::open() {
         outcome_.message = "the gate had opened by itself before the swap was complete";
 }
 
-Result<void> Protocol::Run::start(const PortSet& ports, const std::set<Endpoint>& before) {
+Result<void> Protocol::Run::start(const PortSet& ports, const std::set<ListenAddress>& before) {
     const auto generation = p_.server_.start(false);
     if (!generation)
         return std::unexpected(generation.error());
@@ -222,11 +233,13 @@ Result<void> Protocol::Run::start(const PortSet& ports, const std::set<Endpoint>
     if (!r) {
         if (closed_)
             open();
-        if (!p_.server_.exited(*generation))
+        if (p_.options_.cancelled())
+            p_.current_ = p_.latest_ = *generation; // to be stopped like any other
+        else if (!p_.server_.exited(*generation))
             abandon(*generation);
         return r;
     }
-    p_.current_ = *generation;
+    p_.current_ = p_.latest_ = *generation;
     return {};
 }
 
@@ -246,7 +259,7 @@ Result<void> Protocol::Run::overlap() {
         abandon(*fresh);
         return r;
     };
-    if (const auto r = wait_until_listening(*fresh, ports_of(*before), endpoints_of(*before)); !r)
+    if (const auto r = wait_until_listening(*fresh, ports_of(*before), addresses_of(*before)); !r)
         return give_up(r);
     const auto after = p_.server_.listeners(*fresh);
     if (!after)
@@ -255,7 +268,7 @@ Result<void> Protocol::Run::overlap() {
 
     const PortSet gated = restricted(changing_hands(*before, *after), p_.options_.ports);
     if (!gated.empty()) {
-        if (const auto r = close(gated); !r)
+        if (const auto r = close(gated, *before); !r)
             return give_up(r);
         if (const auto r = drain_old(*before, false); !r)
             return give_up(r);
@@ -266,7 +279,7 @@ Result<void> Protocol::Run::overlap() {
     // From here on the new server is the one that serves.
     p_.server_.tell(old, p_.server_.recipe().release_signal);
     p_.retiring_.push_back(old);
-    p_.current_ = *fresh;
+    p_.current_ = p_.latest_ = *fresh;
     if (gated.empty())
         return {};
     const auto r = wait_until_released(cookies_of(*before, gated));
@@ -282,14 +295,14 @@ Result<void> Protocol::Run::signal() {
     if (!listeners)
         return std::unexpected(listeners.error());
     const PortSet gated = restricted(ports_of(*listeners), p_.options_.ports);
-    if (const auto r = close(gated); !r)
+    if (const auto r = close(gated, *listeners); !r)
         return r;
     if (const auto r = drain_old(*listeners, false); !r)
         return r;
     const auto before = p_.server_.holders(server);
     p_.server_.tell(server, p_.server_.recipe().reload_signal);
     const auto r = wait_until_reloaded(server, before.value_or(std::map<pid_t, std::set<std::uint32_t>>{}),
-                                       endpoints_of(*listeners, gated));
+                                       addresses_of(*listeners, gated));
     open();
     return r;
 }
@@ -302,7 +315,7 @@ Result<void> Protocol::Run::restart() {
     if (!listeners)
         return std::unexpected(listeners.error());
     const PortSet gated = restricted(ports_of(*listeners), p_.options_.ports);
-    if (const auto r = close(gated); !r)
+    if (const auto r = close(gated, *listeners); !r)
         return r;
     if (const auto r = drain_old(*listeners, !p_.server_.recipe().graceful); !r)
         return r;
@@ -311,7 +324,7 @@ Result<void> Protocol::Run::restart() {
     p_.retiring_.push_back(old);
     if (const auto r = wait_until_ended(old); !r)
         return r;
-    if (const auto r = start(gated, endpoints_of(*listeners, gated)); !r)
+    if (const auto r = start(gated, addresses_of(*listeners, gated)); !r)
         return failure(
             r.error().exit,
             fmt::format("the old server has ended and the new one does not serve: {}", r.error().message));

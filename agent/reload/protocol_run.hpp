@@ -13,7 +13,7 @@ public:
     Run(Protocol& protocol, std::string action);
 
     // ports: on which it has to listen; before: where the old one did, empty if there was none.
-    Result<void> start(const PortSet& ports, const std::set<Endpoint>& before = {});
+    Result<void> start(const PortSet& ports, const std::set<ListenAddress>& before = {});
     Result<void> overlap();
     Result<void> signal();
     Result<void> restart();
@@ -26,14 +26,15 @@ private:
 
     Result<void> check();
     Result<void> wait_until_listening(Generation generation, const PortSet& ports,
-                                      const std::set<Endpoint>& before);
-    Result<void> close(const PortSet& ports);
+                                      const std::set<ListenAddress>& before);
+    // listeners: all of the server's; the ports are some of theirs.
+    Result<void> close(const PortSet& ports, const Listeners& listeners);
     Result<void> drain_old(const Listeners& old_listeners, bool finish);
     Result<void> wait_until_released(const std::set<std::uint64_t>& cookies);
     Result<void> wait_until_ended(Generation generation);
     Result<void> wait_until_reloaded(Generation generation,
                                      const std::map<pid_t, std::set<std::uint32_t>>& before,
-                                     const std::set<Endpoint>& expected);
+                                     const std::set<ListenAddress>& expected);
     void abandon(Generation generation) const;
     void open();
 

@@ -27,6 +27,7 @@ void log(const Outcome& outcome) {
 Supervisor::Supervisor(Loop& loop, Gate& gate, Sockets& sockets, Server& server, SupervisorOptions options)
     : loop_(loop), gate_(gate), server_(server), options_([&] {
           options.protocol.cancelled = [this] { return stop_signals_ > 0; };
+          options.protocol.claim = options.claim;
           return std::move(options);
       }()),
       protocol_(loop, gate, sockets, server, options_.protocol), manual_(loop, gate) {}
@@ -83,10 +84,12 @@ Result<int> Supervisor::run() {
     last_ = protocol_.start();
     running_ = false;
     log(last_);
+    if (stop_signals_ > 0 && protocol_.latest())
+        return stop();
     if (!last_.ok())
         return failure(last_.exit, last_.message);
     if (const auto r = options_.claim(listening()); !r) {
-        stop_signals_ = 2;
+        stop_signals_ = 1;
         stop();
         return std::unexpected(r.error());
     }
@@ -107,6 +110,7 @@ Result<int> Supervisor::run() {
         }
         if (const auto status = server_.exited(*protocol_.current()); status) {
             spdlog::error("the server (pid {}) {}", *protocol_.current(), status->text());
+            server_.kill(*protocol_.current()); // what the first process may have left of it
             end_retiring(Clock::now() + std::chrono::seconds(1));
             return status->as_exit_code();
         }
@@ -130,8 +134,11 @@ void Supervisor::run_batch() {
     ++runs_;
     failures_ += last_.ok() ? 0 : 1;
     log(last_);
-    if (const auto r = options_.claim(listening()); !r)
-        spdlog::warn("{}: its swaps go without a gate", r.error().message);
+    if (manual_.is_closed()) {
+        // Keeps the claim on what it is closed on.
+    } else if (const auto r = options_.claim(listening()); !r) {
+        spdlog::warn("{}: reloads fail until then", r.error().message);
+    }
     for (const auto& answer : batch.answers)
         answer(last_);
 }
@@ -139,22 +146,22 @@ void Supervisor::run_batch() {
 // Tells every generation to finish and go, then waits; the newest one's status is the process's.
 int Supervisor::stop() {
     const Time deadline = Clock::now() + options_.stop_timeout;
-    const auto current = protocol_.current();
+    const auto current = protocol_.latest();
     if (manual_.is_closed())
         (void)manual_.open();
     if (current)
         server_.tell(*current, server_.recipe().release_signal);
     const auto all_ended = [&] {
         protocol_.reap_retired();
-        return protocol_.retiring().empty() && (!current || server_.exited(*current));
+        return protocol_.retiring().empty() && (!current || protocol_.has_ended(*current));
     };
     if (!loop_.run_until([&] { return all_ended() || stop_signals_ > 1; }, deadline)) {
         spdlog::warn("the server has not ended within {}, it is killed",
                      format_duration(options_.stop_timeout));
     }
-    if (current && !server_.exited(*current)) {
+    if (current && !protocol_.has_ended(*current)) {
         server_.kill(*current);
-        loop_.run_until([&] { return server_.exited(*current).has_value(); },
+        loop_.run_until([&] { return protocol_.has_ended(*current); },
                         Clock::now() + std::chrono::seconds(5));
     }
     end_retiring(Clock::now());
@@ -215,6 +222,8 @@ void Supervisor::handle(const nlohmann::json& request, std::function<void(const 
     };
     if (verb == "status") {
         reply(status());
+    } else if (stop_signals_ > 0) {
+        refuse({Exit::busy, "the agent is stopping"});
     } else if (verb == "reload" || verb == "restart") {
         requests_.add(verb == "restart", "the control socket",
                       [reply = std::move(reply)](const Outcome& outcome) { reply(to_json(outcome)); });

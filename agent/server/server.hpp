@@ -28,6 +28,8 @@ public:
     // beside: another generation is running and serves.
     virtual Result<Generation> start(bool beside) = 0;
     [[nodiscard]] virtual std::optional<ExitStatus> exited(Generation generation) const = 0;
+    // Whether any of its processes lives, the first one or others.
+    [[nodiscard]] virtual bool has_processes(Generation generation) { return !exited(generation); }
     // The listening TCP sockets that any process of the generation holds.
     virtual Result<std::vector<Listener>> listeners(Generation generation) = 0;
     // Which process of the generation holds which listening sockets (inodes).
@@ -35,6 +37,7 @@ public:
     // Whether it is through with starting: it would understand recipe().release_signal now. One that is told
     // earlier may die of it.
     [[nodiscard]] virtual bool is_ready(Generation) { return true; }
+    // The first process, or, when it is gone, those that are left.
     virtual void tell(Generation generation, int signal) = 0;
     // SIGKILL to every process of the generation.
     virtual void kill(Generation generation) = 0;

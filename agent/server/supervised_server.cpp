@@ -41,7 +41,8 @@ public:
         if (const auto all = sockets_.listeners(); all)
             for (const Listener& listener : *all)
                 before.insert(listener.cookie);
-        const auto pid = children_.spawn(beside ? overlap_command(recipe_) : recipe_.start);
+        const auto pid =
+            children_.spawn(beside && !proc_is_closed_ ? overlap_command(recipe_) : recipe_.start);
         if (!pid)
             return std::unexpected(pid.error());
         before_start_[*pid] = std::move(before);
@@ -100,9 +101,15 @@ public:
         return first == held->end() || first->second.empty();
     }
 
+    [[nodiscard]] bool has_processes(Generation generation) override {
+        return !process_tree(generation).empty();
+    }
+
     void tell(Generation generation, int signal) override {
         if (!children_.status(generation))
-            send(generation, signal);
+            return send(generation, signal);
+        for (const pid_t process : process_tree(generation))
+            send(process, signal);
     }
 
     void kill(Generation generation) override {
@@ -120,7 +127,8 @@ private:
     }
 
     void say_once_that_proc_is_closed(const Error& error) {
-        if (!std::exchange(said_, true))
+        // Sockets that a server inherits (haproxy -x) would not be seen as its own from now on.
+        if (!std::exchange(proc_is_closed_, true))
             spdlog::info("{}; going by which listening sockets are new instead", error.message);
     }
 
@@ -128,7 +136,7 @@ private:
     Sockets& sockets_;
     Recipe recipe_;
     std::map<Generation, std::set<std::uint64_t>> before_start_; // cookies
-    bool said_ = false;
+    bool proc_is_closed_ = false;
 };
 
 } // namespace
