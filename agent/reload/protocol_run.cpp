@@ -61,9 +61,9 @@ Result<void> Protocol::Run::check() {
 
 // Listening: on every port and wherever the old server did, or, where the configuration has changed that,
 // somewhere with nothing new coming for a while.
-Result<void> Protocol::Run::wait_until_listening(Generation generation, const PortSet& ports,
-                                                 const std::set<ListenAddress>& before) {
-    Result<void> result;
+Result<Listeners> Protocol::Run::wait_until_listening(Generation generation, const PortSet& ports,
+                                                      const std::set<ListenAddress>& before) {
+    Result<Listeners> result;
     std::set<ListenAddress> seen;
     Time changed = Clock::now();
     // A graceful server is not ready before it has bound all that it will bind; of others nobody knows.
@@ -77,16 +77,14 @@ Result<void> Protocol::Run::wait_until_listening(Generation generation, const Po
                                  fmt::format("the new server {} before it listened", status->text()));
                 return true;
             }
-            const auto listeners = p_.server_.listeners(generation);
-            if (!listeners) {
-                result = std::unexpected(listeners.error());
+            result = p_.server_.listeners(generation);
+            if (!result)
                 return true;
-            }
-            std::set<ListenAddress> now = addresses_of(*listeners);
+            std::set<ListenAddress> now = addresses_of(*result);
             if (now != seen)
                 changed = Clock::now();
             seen = std::move(now);
-            const bool all = !ports.empty() && std::ranges::includes(ports_of(*listeners), ports) &&
+            const bool all = !ports.empty() && std::ranges::includes(ports_of(*result), ports) &&
                              std::ranges::includes(seen, before);
             const bool settled = !seen.empty() && Clock::now() - changed >= settle;
             return (all || settled) && p_.server_.is_ready(generation);
@@ -94,7 +92,9 @@ Result<void> Protocol::Run::wait_until_listening(Generation generation, const Po
         p_.options_.start_timeout, closed_ ? in_window : at_leisure);
     if (!result)
         return result;
-    return stopped(waited, "the new server does not listen", p_.options_.start_timeout);
+    if (const auto r = stopped(waited, "the new server does not listen", p_.options_.start_timeout); !r)
+        return std::unexpected(r.error());
+    return result;
 }
 
 Result<void> Protocol::Run::close(const PortSet& ports, const Listeners& listeners) {
@@ -237,7 +237,7 @@ Result<void> Protocol::Run::start(const PortSet& ports, const std::set<ListenAdd
             p_.current_ = p_.latest_ = *generation; // to be stopped like any other
         else if (!p_.server_.exited(*generation))
             abandon(*generation);
-        return r;
+        return std::unexpected(r.error());
     }
     p_.current_ = p_.latest_ = *generation;
     return {};
@@ -259,9 +259,8 @@ Result<void> Protocol::Run::overlap() {
         abandon(*fresh);
         return r;
     };
-    if (const auto r = wait_until_listening(*fresh, ports_of(*before), addresses_of(*before)); !r)
-        return give_up(r);
-    const auto after = p_.server_.listeners(*fresh);
+    // Not read a second time: a master that forks its worker and lets go of its sockets may show none.
+    const auto after = wait_until_listening(*fresh, ports_of(*before), addresses_of(*before));
     if (!after)
         return give_up(std::unexpected(after.error()));
     timer_.done("start");

@@ -25,8 +25,8 @@ private:
     Result<void> stopped(Waited waited, const std::string& what, Duration after) const;
 
     Result<void> check();
-    Result<void> wait_until_listening(Generation generation, const PortSet& ports,
-                                      const std::set<ListenAddress>& before);
+    Result<Listeners> wait_until_listening(Generation generation, const PortSet& ports,
+                                           const std::set<ListenAddress>& before);
     // listeners: all of the server's; the ports are some of theirs.
     Result<void> close(const PortSet& ports, const Listeners& listeners);
     Result<void> drain_old(const Listeners& old_listeners, bool finish);
