@@ -21,7 +21,9 @@ public:
     // Asks the kernel with a frame that is dropped at once. Errors carry errno: EINVAL where the kernel has
     // no live frames or the device no receive queue.
     [[nodiscard]] Result<void> probe(std::uint32_t ifindex) const;
-    // frame begins with an Ethernet header.
+    // frame begins with an Ethernet header. What came in on lo by IPv4 is sent again, by a raw socket
+    // (CAP_NET_RAW): as received without the route that it had brought along, the kernel takes it for a
+    // martian and drops it.
     [[nodiscard]] Result<void> replay(std::uint32_t ifindex, std::span<const std::uint8_t> frame) const;
 
 private:
