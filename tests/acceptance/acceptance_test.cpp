@@ -76,6 +76,9 @@ protected:
                   0.95 * rate * std::chrono::duration<double>(in_all).count());
     }
 
+    // Latencies count from the intended start, so that a client that is late itself measures the machine.
+    [[nodiscard]] bool is_measured() const { return lateness_ms() <= 50; }
+    [[nodiscard]] double lateness_ms() const { return load_.report["max_lateness_ms"].get<double>(); }
     [[nodiscard]] double slowest_ms() const { return load_.latency_ms("max"); }
 
     void print(const std::string& verb, std::size_t times) const {
@@ -85,7 +88,7 @@ protected:
             "late\n",
             load_.started(), load_.failed(), load_.started(), load_.latency_ms("p50"),
             load_.latency_ms("p99"), load_.latency_ms("p99_9"), slowest_ms(), times, verb, windows_.median_ms,
-            windows_.longest_ms, load_.report["max_lateness_ms"].get<double>());
+            windows_.longest_ms, lateness_ms());
     }
 
     ClientHost hosts_;
@@ -98,6 +101,8 @@ protected:
 TEST_F(Acceptance, HaproxyReloadEverySecond) {
     measure({"haproxy", "-f", write_file("haproxy.cfg", haproxy_config())}, "reload", 1s,
             duration_of_reloads());
+    if (!is_measured())
+        GTEST_SKIP() << "no time was judged: the client itself was up to " << lateness_ms() << " ms late";
     EXPECT_LE(slowest_ms(), 500);
     EXPECT_LE(windows_.median_ms, 5);
 }
@@ -106,11 +111,15 @@ TEST_F(Acceptance, HaproxyReloadEverySecond) {
 TEST_F(Acceptance, HaproxyRestartEveryOtherSecond) {
     measure({"haproxy", "-f", write_file("haproxy.cfg", haproxy_config())}, "restart", 2s,
             duration_of_reloads() / 2);
+    if (!is_measured())
+        GTEST_SKIP() << "no time was judged: the client itself was up to " << lateness_ms() << " ms late";
     EXPECT_LE(slowest_ms(), windows_.longest_ms + 50);
 }
 
 TEST_F(Acceptance, NginxRestartEveryOtherSecond) {
     measure(nginx_argv(write_file("nginx.conf", nginx_config())), "restart", 2s, duration_of_reloads() / 2);
+    if (!is_measured())
+        GTEST_SKIP() << "no time was judged: the client itself was up to " << lateness_ms() << " ms late";
     EXPECT_LE(slowest_ms(), windows_.longest_ms + 50);
 }
 

@@ -210,8 +210,9 @@ TEST_P(Conformance, NginxRestart) {
 }
 
 // No server could be less prepared: it knows no reload, ends on SIGTERM at once, and queues five connections.
+// Who is replayed beyond these tries again, 1 s and 3 s after the first time.
 TEST_P(Conformance, PythonReload) {
-    put_through(python_argv(port), "reload", 2, 100, 1500);
+    put_through(python_argv(port), "reload", 2, 100, 4500);
     stop_agent({128 + SIGTERM, 0});
 }
 
