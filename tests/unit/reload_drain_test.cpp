@@ -21,6 +21,17 @@ TEST(Listening, PortsAndCookies) {
     EXPECT_EQ(cookies_of(listeners, {}), std::set<std::uint64_t>{});
 }
 
+TEST(Listening, AddressesTellIpv4FromIpv6AndOnePlaceFromAnother) {
+    Listener four = listener(80, 1);
+    Listener six = listener(80, 2);
+    six.ipv6 = true;
+    Listener elsewhere = listener(80, 3);
+    elsewhere.address = {127, 0, 0, 1};
+    EXPECT_EQ(addresses_of({four, four}).size(), 1U);
+    EXPECT_EQ(addresses_of({four, six, elsewhere}).size(), 3U);
+    EXPECT_EQ(addresses_of({four, listener(443, 4)}, {443}).size(), 1U);
+}
+
 TEST(Listening, RestrictedToNothingInParticularIsAll) {
     EXPECT_EQ(restricted({80, 443}, {}), (PortSet{80, 443}));
     EXPECT_EQ(restricted({80, 443}, {443, 8443}), PortSet{443});

@@ -124,6 +124,7 @@ public:
         status.mode = "bpf";
         status.hook = "tcx";
         status.closed = closed;
+        status.lease_left = closed ? std::min(leases.back(), longest) : Duration::zero();
         return status;
     }
 
@@ -135,6 +136,7 @@ public:
     int opens = 0;
     int renewals = 0;
     std::vector<Duration> leases;
+    Duration longest = 30s;
     std::function<void()> on_close = [] {};
     std::function<void()> on_open = [] {};
     std::function<void()> on_renew = [] {};

@@ -97,6 +97,28 @@ TEST_F(ProtocolTest, OverlapClosesWhenTheNewServerListensAndOpensWhenTheOldHasLe
     EXPECT_EQ(gate.opens, 1);
 }
 
+TEST_F(ProtocolTest, ListeningForIpv4AloneIsNotEnoughWhereTheOldServerDidBoth) {
+    options.settle = 10s;
+    options.ports = {80};
+    serve();
+    Listener six = world.new_listener(80);
+    six.ipv6 = true;
+    world.listening[101].push_back(six);
+    for (const bool full : {false, true}) {
+        server.on_start = [&](Generation g) {
+            world.listen(g, {80});
+            world.later(30, [this, g] {
+                world.listen(g, {80});
+                world.listening[g].back().ipv6 = true;
+            });
+        };
+        gate.on_close = [&] { EXPECT_TRUE(full || world.listening[102].size() == 2); };
+        gate.on_open = [&] { EXPECT_EQ(world.listening.rbegin()->second.size(), 2U); };
+        const Outcome outcome = full ? protocol->restart() : protocol->reload();
+        EXPECT_TRUE(outcome.ok()) << outcome.message;
+    }
+}
+
 // A server that listens may still die of the signal that will tell it to finish.
 TEST_F(ProtocolTest, OverlapWaitsUntilTheNewServerIsThroughWithStarting) {
     serve();

@@ -305,6 +305,12 @@ TEST_F(ManualGateTest, OpensByItselfWhenTheLeaseEnds) {
     EXPECT_EQ(manual.open().error().exit, Exit::failed);
 }
 
+TEST_F(ManualGateTest, EndsWithTheLongestWindow) {
+    gate.longest = 10ms;
+    ASSERT_TRUE(manual.close({80}, Policy::hold, 30s));
+    EXPECT_TRUE(loop->run_until([&] { return !manual.is_closed(); }, Clock::now() + 5s));
+}
+
 TEST_F(ManualGateTest, OpenedByHandTheLeaseEndsNothing) {
     ASSERT_TRUE(manual.close({80}, Policy::drop, 10ms));
     const auto window = manual.open();
