@@ -92,13 +92,15 @@ protected:
         return longest;
     }
 
-    // slowest_ms: with hold; who meets a gate that drops tries again after 1 s.
+    // slowest_ms: with hold, unless the server itself was down for that long on a busy machine; who meets a
+    // gate that drops tries again after 1 s.
     void expect_unharmed(const LoadResult& load, double slowest_ms = 500) const {
-        EXPECT_EQ(load.status, (ExitStatus{0, 0}));
+        EXPECT_EQ(load.status.code, 0);
         EXPECT_EQ(load.failed(), 0U) << load.report.dump(2);
         EXPECT_GT(load.outcome("ok"), 20U);
+        const double lateness_ms = load.report["max_lateness_ms"];
         if (GetParam().holds()) {
-            EXPECT_LE(load.latency_ms("max"), slowest_ms + load.report["max_lateness_ms"].get<double>())
+            EXPECT_LE(load.latency_ms("max"), std::max(slowest_ms, longest_ms() + 250) + lateness_ms)
                 << load.report.dump(2);
         }
     }
