@@ -22,7 +22,7 @@ using Json = nlohmann::json;
 using Handler = std::function<void(const Json&, Reply)>;
 
 Json refusal(std::string why) {
-    return {{"ok", false}, {"error", std::move(why)}};
+    return {{"ok", false}, {"exit", static_cast<int>(Exit::failed)}, {"message", std::move(why)}};
 }
 
 // What a client sent may be echoed in an answer, so invalid UTF-8 must not throw.

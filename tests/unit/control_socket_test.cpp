@@ -158,7 +158,7 @@ TEST_F(Control, GarbageIsAnsweredAndTheConnectionGoesOn) {
         const auto lines = lines_of(fd, 1);
         ASSERT_EQ(lines.size(), 1U) << text;
         EXPECT_EQ(lines[0]["ok"], false) << text;
-        EXPECT_FALSE(lines[0]["error"].get<std::string>().empty());
+        EXPECT_FALSE(lines[0]["message"].get<std::string>().empty());
     }
     put(fd, "{\"n\":\"]]]\\\"[[[\"}\n");
     EXPECT_EQ(lines_of(fd, 1).at(0)["ok"], true);
