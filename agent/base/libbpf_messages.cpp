@@ -4,6 +4,7 @@
 #include <bpf/libbpf.h>
 #include <cstdarg>
 #include <cstdio>
+#include <cstdlib>
 
 namespace syngate {
 namespace {
@@ -15,9 +16,13 @@ libbpf_print_fn_t previous = nullptr;
 __attribute__((format(printf, 2, 0))) int keep(libbpf_print_level level, const char* format, va_list args) {
     if (level == LIBBPF_DEBUG)
         return 0;
-    char line[2048];
-    const int n = std::vsnprintf(line, sizeof(line), format, args);
+    // A verifier's log comes as one line of many kilobytes, and says what is wrong at its end.
+    char* line = nullptr;
+    const int n = vasprintf(&line, format, args);
+    if (n < 0)
+        return n;
     kept += line;
+    std::free(line);
     if (kept.size() > 4 * text_max)
         kept.erase(0, kept.size() - 4 * text_max);
     return n;

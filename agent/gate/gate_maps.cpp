@@ -64,7 +64,7 @@ Result<std::unique_ptr<GateMaps>> GateMaps::load(std::uint64_t owner_id, std::si
     const LibbpfMessages messages;
     const auto failed = [&](const char* what) {
         const int code = errno;
-        const bool denied = code == EPERM || code == EACCES;
+        const bool denied = code == EPERM; // EACCES is the verifier's
         return failure(denied ? Exit::impossible : Exit::failed,
                        fmt::format("cannot {}: {}{}; {}", what, std::strerror(code),
                                    denied ? what_is_missing() : "", messages.text()),

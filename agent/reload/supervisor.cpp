@@ -149,7 +149,7 @@ int Supervisor::stop() {
     const auto current = protocol_.latest();
     if (manual_.is_closed())
         (void)manual_.open();
-    if (current)
+    if (protocol_.current()) // one that a restart was stopping has been told already
         server_.tell(*current, server_.recipe().release_signal);
     const auto all_ended = [&] {
         protocol_.reap_retired();
