@@ -13,8 +13,12 @@
 namespace syngate {
 namespace {
 
-// A reload takes as long as its server takes; the agent bounds every step itself.
-constexpr auto answer_timeout = std::chrono::hours(1);
+// A reload takes as long as its server takes, and the agent bounds every step itself. Everything else is
+// answered at once, unless the agent is stopped or hung.
+Duration answer_timeout(const std::string& verb) {
+    return verb == "reload" || verb == "restart" ? Duration(std::chrono::hours(1))
+                                                 : Duration(std::chrono::seconds(10));
+}
 
 bool can_answer(const Peer& peer, const std::string& verb) {
     if (verb == "reload" || verb == "restart")
@@ -48,7 +52,7 @@ Result<std::string> find_control(const std::string& control, const std::string& 
 }
 
 Result<int> ask_and_print(const std::string& control, const nlohmann::json& request, bool as_json) {
-    const auto answer = ask(control, request, answer_timeout);
+    const auto answer = ask(control, request, answer_timeout(request.value("verb", "")));
     if (!answer)
         return std::unexpected(answer.error());
     const int status = answer->value("exit", static_cast<int>(Exit::failed));

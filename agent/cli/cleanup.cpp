@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "cli/commands.hpp"
-#include "gate/stale.hpp"
+#include "cli/sweep.hpp"
 
 #include <fmt/format.h>
 
 namespace syngate {
 
 Result<int> command_cleanup(const Options& options) {
-    const auto removed = sweep_stale(options.gate.bpffs);
+    const auto removed = sweep(options.gate);
     if (!removed)
         return std::unexpected(removed.error());
     for (const std::string& what : *removed)

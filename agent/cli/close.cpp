@@ -74,9 +74,14 @@ Result<void> hold_closed(const Options& options, const std::function<void()>& re
         report.reset();
     };
     setsid();
+    // The caller's files and pipes must not wait for us: its standard ones go once the answer is out.
+    const int kept = report.get();
+    if (kept > STDERR_FILENO + 1)
+        close_range(STDERR_FILENO + 1, static_cast<unsigned>(kept - 1), 0);
+    close_range(static_cast<unsigned>(kept + 1), ~0U, 0);
     const Fd null(open("/dev/null", O_RDWR | O_CLOEXEC));
     const auto r = hold_closed(options, [&] {
-        dup2(null.get(), STDIN_FILENO); // the caller's pipes must not wait for us
+        dup2(null.get(), STDIN_FILENO);
         dup2(null.get(), STDOUT_FILENO);
         dup2(null.get(), STDERR_FILENO);
         tell({{"ok", true}, {"exit", 0}, {"message", "closed"}});

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "cli/host.hpp"
 
+#include "cli/sweep.hpp"
 #include "gate/bpf_gate.hpp"
-#include "gate/stale.hpp"
 
 #include <csignal>
 #include <fmt/format.h>
@@ -33,7 +33,7 @@ Result<std::unique_ptr<Host>> Host::make(const Options& options) {
     if (!here)
         return std::unexpected(here.error());
     host->control_path_ = options.control.empty()
-                              ? fmt::format("{}/net-{}-{}.sock", options.gate.runtime_dir, *here, getpid())
+                              ? fmt::format("{}/{}{}-{}.sock", options.gate.runtime_dir, control_prefix, *here, getpid())
                               : options.control;
 
     auto loop = Loop::make();
@@ -52,7 +52,7 @@ Result<std::unique_ptr<Host>> Host::make(const Options& options) {
         return std::unexpected(sockets.error());
     host->sockets_ = std::move(*sockets);
 
-    if (const auto swept = sweep_stale(options.gate.bpffs); swept)
+    if (const auto swept = sweep(options.gate); swept)
         for (const std::string& what : *swept)
             spdlog::info("removed {}", what);
     else

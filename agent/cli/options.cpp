@@ -87,10 +87,14 @@ void add_common(CLI::App* app, Options& o) {
     app->get_option("--log-level")->check(CLI::IsMember({"trace", "debug", "info", "warning", "error"}));
 }
 
+void add_runtime_dir(CLI::App* app, Options& o) {
+    add_text(app, "--runtime-dir", o.gate.runtime_dir, "Directory for control sockets");
+}
+
 void add_control(CLI::App* app, Options& o) {
     add_text(app, "--control", o.control,
              "Path of the agent's control socket [found by the network namespace]");
-    add_text(app, "--runtime-dir", o.gate.runtime_dir, "Directory for control sockets");
+    add_runtime_dir(app, o);
 }
 
 void add_gate(CLI::App* app, Options& o) {
@@ -196,6 +200,7 @@ void add_verbs(CLI::App& app, Options& o) {
     CLI::App* cleanup = app.add_subcommand("cleanup", "Remove what agents that were killed have left behind");
     add_common(cleanup, o);
     add_text(cleanup, "--bpffs", o.gate.bpffs, "Directory for pinned maps");
+    add_runtime_dir(cleanup, o);
 }
 
 // CLI11 asks the environment for the options of every subcommand, used or not. Those of the others would

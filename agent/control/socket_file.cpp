@@ -118,4 +118,24 @@ Result<Fd> listen_at(const std::string& path, unsigned backlog) {
     return fd;
 }
 
+std::vector<std::string> sweep_sockets(const std::string& directory, const std::string& prefix) {
+    std::vector<std::string> removed;
+    std::error_code error;
+    std::filesystem::directory_iterator entries(directory, error);
+    if (error)
+        return removed;
+    // One that is bound but does not listen yet is not taken for a dead one: whoever makes it holds the lock.
+    const auto lock = lock_directory(directory);
+    if (!lock)
+        return removed;
+    for (; !error && entries != std::filesystem::directory_iterator(); entries.increment(error)) {
+        const std::string path = entries->path().string();
+        const std::string name = entries->path().filename().string();
+        const auto address = path_address(path);
+        if (name.starts_with(prefix) && name.ends_with(".sock") && address && clear_stale(path, *address))
+            removed.push_back(path);
+    }
+    return removed;
+}
+
 } // namespace syngate

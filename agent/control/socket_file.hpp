@@ -5,6 +5,7 @@
 #include "base/result.hpp"
 
 #include <string>
+#include <vector>
 
 namespace syngate {
 
@@ -12,5 +13,9 @@ namespace syngate {
 // made with mode 0700. A dead agent's socket file is replaced, a living one's is Exit::busy; a file that
 // is no socket is an error and stays.
 Result<Fd> listen_at(const std::string& path, unsigned backlog);
+
+// Removes from the directory the sockets NAME.sock on which nobody listens, NAME beginning with prefix: what
+// killed agents left. Their paths; a directory that cannot be read or locked has none.
+std::vector<std::string> sweep_sockets(const std::string& directory, const std::string& prefix);
 
 } // namespace syngate

@@ -119,7 +119,7 @@ Result<void> Attachments::follow(const Addresses& addresses, bool keep_going) {
         spdlog::error("{}: its SYNs are not gated", attached.error().message);
     }
     if (result || keep_going) {
-        const auto r = maps_.set_local(current_.local, addresses.local);
+        const auto r = maps_.set_local(addresses.local);
         if (!r && result)
             result = r;
     }

@@ -140,7 +140,7 @@ void GateMaps::open() {
     __atomic_store_n(&word_->closed_until_ns, 0, __ATOMIC_RELEASE);
 }
 
-Result<void> GateMaps::set_local(const std::set<LocalPrefix>& before, const std::set<LocalPrefix>& after) {
+Result<void> GateMaps::set_local(const std::set<LocalPrefix>& wanted) {
     const int fd = bpf_map__fd(skeleton_->maps.local_addresses);
     const auto key_of = [](const LocalPrefix& prefix) {
         syngate_prefix key{};
@@ -149,19 +149,21 @@ Result<void> GateMaps::set_local(const std::set<LocalPrefix>& before, const std:
         return key;
     };
     const std::uint32_t present = 1;
-    for (const LocalPrefix& prefix : after) {
-        const syngate_prefix key = key_of(prefix);
-        if (before.contains(prefix))
+    Result<void> result;
+    for (const LocalPrefix& prefix : wanted) {
+        if (local_.contains(prefix))
             continue;
-        if (const int r = bpf_map_update_elem(fd, &key, &present, BPF_ANY); r < 0)
-            return std::unexpected(map_failure("add an address", "local_addresses", -r));
-    }
-    for (const LocalPrefix& prefix : before) {
         const syngate_prefix key = key_of(prefix);
-        if (!after.contains(prefix))
-            bpf_map_delete_elem(fd, &key);
+        if (const int r = bpf_map_update_elem(fd, &key, &present, BPF_ANY); r == 0)
+            local_.insert(prefix);
+        else if (result)
+            result = std::unexpected(map_failure("add an address", "local_addresses", -r));
     }
-    return {};
+    std::erase_if(local_, [&](const LocalPrefix& prefix) {
+        const syngate_prefix key = key_of(prefix);
+        return !wanted.contains(prefix) && bpf_map_delete_elem(fd, &key) == 0;
+    });
+    return result;
 }
 
 Result<void> GateMaps::set_interface(std::uint32_t ifindex, const syngate_interface& interface) {

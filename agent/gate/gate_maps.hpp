@@ -38,7 +38,9 @@ public:
     void open();
     [[nodiscard]] const syngate_gate& word() const { return *word_; }
 
-    Result<void> set_local(const std::set<LocalPrefix>& before, const std::set<LocalPrefix>& after);
+    // Makes the local addresses these. What cannot be written is tried again by the next call; the error is
+    // the first one.
+    Result<void> set_local(const std::set<LocalPrefix>& wanted);
     Result<void> set_interface(std::uint32_t ifindex, const syngate_interface& interface);
     // The entry that was there; another agent may have changed made_qdisc in it.
     std::optional<syngate_interface> remove_interface(std::uint32_t ifindex);
@@ -61,6 +63,7 @@ private:
     std::unique_ptr<Ring> ring_;
     std::size_t park_memory_ = 0;
     PortSet staged_;
+    std::set<LocalPrefix> local_; // what the map has
     std::uint32_t generation_ = 0;
 };
 

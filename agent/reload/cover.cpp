@@ -48,6 +48,8 @@ Result<Covered> cover(Loop& loop, Gate& gate, Sockets& sockets, Children& childr
     covered.outcome.gated = options.ports;
     StepTimer timer(covered.outcome);
 
+    if (const auto r = children.can_spawn(command); !r)
+        return std::unexpected(r.error()); // found out with the gate still open
     pid_t pid = 0;
     bool give_up = false;
     const auto signals = forward_signals(loop, pid, give_up);

@@ -42,7 +42,14 @@ bool Protocol::has_ended(Generation generation) {
 }
 
 void Protocol::reap_retired() {
-    std::erase_if(retiring_, [this](Generation generation) { return has_ended(generation); });
+    std::erase_if(retiring_, [this](Generation generation) {
+        if (!has_ended(generation))
+            return false;
+        rest_told_.erase(generation);
+        if (generation != latest_) // whose status is still asked for
+            server_.forget(generation);
+        return true;
+    });
 }
 
 } // namespace syngate

@@ -52,7 +52,7 @@ Result<void> Protocol::Run::stopped(Waited waited, const std::string& what, Dura
 }
 
 Result<void> Protocol::Run::check() {
-    auto r = p_.server_.check(Clock::now() + p_.options_.check_timeout);
+    auto r = p_.server_.check(Clock::now() + p_.options_.check_timeout, p_.options_.cancelled);
     timer_.done("check");
     if (!r)
         return r;
@@ -131,38 +131,43 @@ Result<void> Protocol::Run::drain_old(const Listeners& old_listeners, bool finis
     return stopped(p_.options_.cancelled() ? Waited::cancelled : Waited::done, "", {});
 }
 
-Result<void> Protocol::Run::wait_until_released(const std::set<std::uint64_t>& cookies) {
-    Result<void> result;
-    const auto waited = wait(
-        [&] {
-            const auto all = p_.sockets_.listeners();
-            if (!all) {
-                result = std::unexpected(all.error());
-                return true;
-            }
-            return std::ranges::none_of(*all, [&](const Listener& l) { return cookies.contains(l.cookie); });
-        },
-        p_.options_.swap_timeout, in_window);
-    timer_.done("swap");
-    if (!result)
-        return result;
-    return stopped(waited, "the old server was told to go but does not close its listening sockets",
-                   p_.options_.swap_timeout);
-}
-
-Result<void> Protocol::Run::wait_until_ended(Generation generation) {
-    const auto ended = [&] { return p_.has_ended(generation); };
-    auto waited = wait(ended, p_.options_.end_timeout, in_window);
+Protocol::Run::Waited Protocol::Run::insist(Generation generation, const std::function<bool()>& done,
+                                            Duration at_most, const char* undone) const {
+    auto waited = wait(done, at_most, in_window);
     if (waited == Waited::timed_out) {
-        spdlog::warn("the old server has not ended within {}, it gets SIGTERM, then SIGKILL",
-                     format_duration(p_.options_.end_timeout));
+        spdlog::warn("the old server was told to go and has not {} within {}: it gets SIGTERM, then SIGKILL",
+                     undone, format_duration(at_most));
         p_.server_.tell(generation, SIGTERM);
-        waited = wait(ended, std::chrono::seconds(1), in_window);
+        waited = wait(done, std::chrono::seconds(1), in_window);
     }
     if (waited == Waited::timed_out) {
         p_.server_.kill(generation);
-        waited = wait(ended, std::chrono::seconds(5), in_window);
+        waited = wait(done, std::chrono::seconds(5), in_window);
     }
+    return waited;
+}
+
+// An old server that went on listening would be sent new connections beside the new one, for ever.
+Result<void> Protocol::Run::wait_until_released(Generation old, const std::set<std::uint64_t>& cookies) {
+    Result<void> result;
+    const auto released = [&] {
+        const auto all = p_.sockets_.listeners();
+        if (!all) {
+            result = std::unexpected(all.error());
+            return true;
+        }
+        return std::ranges::none_of(*all, [&](const Listener& l) { return cookies.contains(l.cookie); });
+    };
+    const auto waited = insist(old, released, p_.options_.swap_timeout, "closed its listening sockets");
+    timer_.done("swap");
+    if (!result)
+        return result;
+    return stopped(waited, "the old server does not close its listening sockets", p_.options_.swap_timeout);
+}
+
+Result<void> Protocol::Run::wait_until_ended(Generation generation) {
+    const auto waited = insist(
+        generation, [&] { return p_.has_ended(generation); }, p_.options_.end_timeout, "ended");
     timer_.done("stop");
     return stopped(waited, "the old server does not end", p_.options_.end_timeout);
 }
@@ -214,6 +219,7 @@ void Protocol::Run::abandon(Generation generation) const {
     p_.server_.kill(generation);
     p_.loop_.run_until([&] { return p_.server_.exited(generation).has_value(); },
                        Clock::now() + std::chrono::seconds(5), at_leisure);
+    p_.server_.forget(generation);
 }
 
 void Protocol::Run::open() {
@@ -254,9 +260,9 @@ Result<void> Protocol::Run::overlap() {
     if (!fresh)
         return std::unexpected(fresh.error());
     const auto give_up = [&](const Result<void>& r) {
+        abandon(*fresh); // while the gate is closed: what is replayed must not meet its sockets
         if (closed_)
             open();
-        abandon(*fresh);
         return r;
     };
     // Not read a second time: a master that forks its worker and lets go of its sockets may show none.
@@ -281,43 +287,43 @@ Result<void> Protocol::Run::overlap() {
     p_.current_ = p_.latest_ = *fresh;
     if (gated.empty())
         return {};
-    const auto r = wait_until_released(cookies_of(*before, gated));
+    const auto r = wait_until_released(old, cookies_of(*before, gated));
     open();
     return r;
 }
 
-Result<void> Protocol::Run::signal() {
+Result<Listeners> Protocol::Run::cover(bool finish) {
     if (const auto r = check(); !r)
-        return r;
-    const Generation server = *p_.current_;
-    const auto listeners = p_.server_.listeners(server);
+        return std::unexpected(r.error());
+    auto listeners = p_.server_.listeners(*p_.current_);
+    if (!listeners)
+        return listeners;
+    if (const auto r = close(restricted(ports_of(*listeners), p_.options_.ports), *listeners); !r)
+        return std::unexpected(r.error());
+    if (const auto r = drain_old(*listeners, finish); !r)
+        return std::unexpected(r.error());
+    return listeners;
+}
+
+Result<void> Protocol::Run::signal() {
+    const auto listeners = cover(false);
     if (!listeners)
         return std::unexpected(listeners.error());
-    const PortSet gated = restricted(ports_of(*listeners), p_.options_.ports);
-    if (const auto r = close(gated, *listeners); !r)
-        return r;
-    if (const auto r = drain_old(*listeners, false); !r)
-        return r;
+    const Generation server = *p_.current_;
     const auto before = p_.server_.holders(server);
     p_.server_.tell(server, p_.server_.recipe().reload_signal);
     const auto r = wait_until_reloaded(server, before.value_or(std::map<pid_t, std::set<std::uint32_t>>{}),
-                                       addresses_of(*listeners, gated));
+                                       addresses_of(*listeners, outcome_.gated));
     open();
     return r;
 }
 
 Result<void> Protocol::Run::restart() {
-    if (const auto r = check(); !r)
-        return r;
-    const Generation old = *p_.current_;
-    const auto listeners = p_.server_.listeners(old);
+    const auto listeners = cover(!p_.server_.recipe().graceful);
     if (!listeners)
         return std::unexpected(listeners.error());
-    const PortSet gated = restricted(ports_of(*listeners), p_.options_.ports);
-    if (const auto r = close(gated, *listeners); !r)
-        return r;
-    if (const auto r = drain_old(*listeners, !p_.server_.recipe().graceful); !r)
-        return r;
+    const PortSet& gated = outcome_.gated;
+    const Generation old = *p_.current_;
     p_.server_.tell(old, p_.server_.recipe().release_signal);
     p_.current_.reset();
     p_.retiring_.push_back(old);

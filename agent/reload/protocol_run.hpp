@@ -25,12 +25,18 @@ private:
     Result<void> stopped(Waited waited, const std::string& what, Duration after) const;
 
     Result<void> check();
+    // What a server that is alone on its ports needs first: check, close in front of all that it listens on,
+    // drain. The listeners.
+    Result<Listeners> cover(bool finish);
     Result<Listeners> wait_until_listening(Generation generation, const PortSet& ports,
                                            const std::set<ListenAddress>& before);
     // listeners: all of the server's; the ports are some of theirs.
     Result<void> close(const PortSet& ports, const Listeners& listeners);
     Result<void> drain_old(const Listeners& old_listeners, bool finish);
-    Result<void> wait_until_released(const std::set<std::uint64_t>& cookies);
+    // Waits for what the old server was told to do; one that does not do it gets SIGTERM, then SIGKILL.
+    Waited insist(Generation generation, const std::function<bool()>& done, Duration at_most,
+                  const char* undone) const;
+    Result<void> wait_until_released(Generation old, const std::set<std::uint64_t>& cookies);
     Result<void> wait_until_ended(Generation generation);
     Result<void> wait_until_reloaded(Generation generation,
                                      const std::map<pid_t, std::set<std::uint32_t>>& before,

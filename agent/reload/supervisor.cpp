@@ -111,6 +111,8 @@ Result<int> Supervisor::run() {
         if (const auto status = server_.exited(*protocol_.current()); status) {
             spdlog::error("the server (pid {}) {}", *protocol_.current(), status->text());
             server_.kill(*protocol_.current()); // what the first process may have left of it
+            if (manual_.is_closed())
+                (void)manual_.open(); // nobody is left to wait for
             end_retiring(Clock::now() + std::chrono::seconds(1));
             return status->as_exit_code();
         }

@@ -7,10 +7,12 @@
 #include <array>
 #include <cerrno>
 #include <csignal>
+#include <cstdlib>
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <spawn.h>
 #include <spdlog/spdlog.h>
+#include <sstream>
 #include <string_view>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
@@ -227,6 +229,22 @@ Result<std::unique_ptr<Children>> Children::start(Loop& loop) {
     return children;
 }
 
+Result<void> Children::can_spawn(const Argv& argv) const {
+    const std::string program = argv.empty() ? "" : argv.front();
+    if (program.find('/') != program.npos)
+        return access(program.c_str(), X_OK) == 0 ? Result<void>{} : cannot_start(program, errno);
+    const char* path = std::getenv("PATH");
+    std::stringstream directories(path ? path : "/bin:/usr/bin"); // as posix_spawnp without PATH
+    int why = ENOENT;
+    for (std::string directory; std::getline(directories, directory, ':');) {
+        if (access(fmt::format("{}/{}", directory.empty() ? "." : directory, program).c_str(), X_OK) == 0)
+            return {};
+        if (errno == EACCES)
+            why = EACCES;
+    }
+    return cannot_start(program, why);
+}
+
 Result<pid_t> Children::spawn(const Argv& argv, const SpawnOptions& options) {
     return impl_->spawn(argv, options, Input::ours);
 }
@@ -240,7 +258,8 @@ void Children::forget(pid_t pid) {
     impl_->ours.erase(pid);
 }
 
-Result<Finished> Children::run(const Argv& argv, Time deadline, const SpawnOptions& options) {
+Result<Finished> Children::run(const Argv& argv, Time deadline, const SpawnOptions& options,
+                               const std::function<bool()>& cancelled) {
     const std::string program = argv.empty() ? "" : argv.front();
     std::array<int, 2> ends{};
     if (pipe2(ends.data(), O_CLOEXEC) < 0)
@@ -269,13 +288,17 @@ Result<Finished> Children::run(const Argv& argv, Time deadline, const SpawnOptio
     }
     reader = std::move(*source);
 
-    const bool ended = impl_->loop.run_until([&] { return status(*pid).has_value(); }, deadline);
+    impl_->loop.run_until([&] { return status(*pid).has_value() || (cancelled && cancelled()); }, deadline);
+    const bool ended = status(*pid).has_value();
     if (!ended)
         impl_->kill_late(*pid, options);
     const auto result = status(*pid);
     forget(*pid);
     reader.reset();
     output.drain();
+    if (!ended && cancelled && cancelled())
+        return failure(Exit::failed, fmt::format("'{}' was ended, the agent is stopping", program),
+                       ECANCELED);
     if (!ended) {
         std::string message = fmt::format(
             "'{}' did not end in time and was killed; see why it hangs, or allow it more time", program);

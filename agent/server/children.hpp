@@ -6,6 +6,7 @@
 #include "base/result.hpp"
 #include "event/loop.hpp"
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -45,13 +46,16 @@ public:
     // posix_spawnp with default signal dispositions and an empty signal mask. A missing or
     // non-executable program is an error here, not an exit status of 127.
     Result<pid_t> spawn(const Argv& argv, const SpawnOptions& options = {});
+    // The error that spawn() would give for a missing or non-executable program, with nothing started.
+    [[nodiscard]] Result<void> can_spawn(const Argv& argv) const;
     // Empty while it runs. Kept until forget().
     [[nodiscard]] std::optional<ExitStatus> status(pid_t pid) const;
     void forget(pid_t pid);
 
     // Runs a program to its end, pumping the loop; after the deadline it and its process group are killed
-    // with SIGKILL and the error says so.
-    Result<Finished> run(const Argv& argv, Time deadline, const SpawnOptions& options = {});
+    // with SIGKILL and the error says so. The same as soon as `cancelled` says so; it may be empty.
+    Result<Finished> run(const Argv& argv, Time deadline, const SpawnOptions& options = {},
+                         const std::function<bool()>& cancelled = {});
 
 private:
     Children();

@@ -9,6 +9,7 @@
 #include "server/children.hpp"
 #include "server/recipe.hpp"
 
+#include <functional>
 #include <map>
 #include <optional>
 #include <set>
@@ -23,8 +24,8 @@ class Server {
 public:
     virtual ~Server() = default;
     [[nodiscard]] virtual const Recipe& recipe() const = 0;
-    // Runs the recipe's check; the error carries what the check printed.
-    virtual Result<void> check(Time deadline) = 0;
+    // Runs the recipe's check; the error carries what the check printed. Ends it early once cancelled.
+    virtual Result<void> check(Time deadline, const std::function<bool()>& cancelled) = 0;
     // beside: another generation is running and serves.
     virtual Result<Generation> start(bool beside) = 0;
     [[nodiscard]] virtual std::optional<ExitStatus> exited(Generation generation) const = 0;
@@ -41,6 +42,8 @@ public:
     virtual void tell(Generation generation, int signal) = 0;
     // SIGKILL to every process of the generation.
     virtual void kill(Generation generation) = 0;
+    // Nobody will ask about it again.
+    virtual void forget(Generation) {}
 };
 
 } // namespace syngate

@@ -22,10 +22,10 @@ public:
 
     [[nodiscard]] const Recipe& recipe() const override { return recipe_; }
 
-    Result<void> check(Time deadline) override {
+    Result<void> check(Time deadline, const std::function<bool()>& cancelled) override {
         if (recipe_.check.empty())
             return {};
-        const auto finished = children_.run(recipe_.check, deadline);
+        const auto finished = children_.run(recipe_.check, deadline, {}, cancelled);
         if (!finished)
             return std::unexpected(finished.error());
         if (!finished->status.signalled && finished->status.value == 0)
@@ -115,6 +115,11 @@ public:
     void kill(Generation generation) override {
         for (const pid_t process : process_tree(generation))
             send(process, SIGKILL);
+    }
+
+    void forget(Generation generation) override {
+        before_start_.erase(generation);
+        children_.forget(generation);
     }
 
 private:

@@ -29,6 +29,14 @@ Argv haproxy(const char* body = "ok\n") {
     return haproxy_argv(write_file("haproxy.cfg", haproxy_config({.ports = {port}, .body = body})));
 }
 
+// A check that takes as long as the file "slow" is there.
+std::string slow_check() {
+    const auto path =
+        write_file("slow-check", "#!/bin/sh\nwhile [ -e " + scratch() + "/slow ]; do sleep 0.02; done\n");
+    ::chmod(path.c_str(), 0755);
+    return path;
+}
+
 int reloads(const Agent& agent) {
     return agent.ask("status")["reloads"]["done"];
 }
@@ -56,6 +64,15 @@ TEST(Run, StopsGracefullyAndLeavesNothing) {
         EXPECT_EQ(traffic_control(), before);
         EXPECT_EQ(pins(), std::set<std::string>{});
     }
+}
+
+TEST(Run, StopsAtOnceWhileAConfigurationIsChecked) {
+    Agent agent(running({"--check", slow_check()}, haproxy()));
+    write_file("slow", "");
+    agent.process.signal(SIGHUP);
+    ASSERT_TRUE(wait_until([&] { return agent.ask("status")["busy"] == true; }));
+    agent.process.signal(SIGTERM);
+    EXPECT_EQ(agent.process.wait(), (ExitStatus{0, 0})) << agent.process.err();
 }
 
 TEST(Run, TakesItsOptionsFromTheEnvironment) {
@@ -90,10 +107,7 @@ TEST(Run, ReloadsBySignalAndByAChangedFile) {
 }
 
 TEST(Run, JoinsRequestsThatComeDuringAReload) {
-    const auto slow =
-        write_file("slow-check", "#!/bin/sh\nwhile [ -e " + scratch() + "/slow ]; do sleep 0.02; done\n");
-    ::chmod(slow.c_str(), 0755);
-    const Agent agent(running({"--check", slow}, haproxy()));
+    Agent agent(running({"--check", slow_check()}, haproxy()));
     write_file("slow", "");
     std::vector<Process> asking;
     asking.reserve(4);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "control/control_client.hpp"
 #include "control/control_server.hpp"
+#include "control/socket_file.hpp"
 #include "control/unix_socket.hpp"
 
 #include <atomic>
@@ -277,6 +278,22 @@ TEST_F(Control, ADeadAgentsSocketIsReplacedALivingOnesIsBusy) {
     EXPECT_NE(unanswered.error().message.find("no agent answers"), std::string::npos);
     start();
     EXPECT_TRUE(ask_it({{"n", 1}}));
+}
+
+TEST_F(Control, SocketsOnWhichNobodyListensAreSwept) {
+    path_ = directory_ + "/net-1-living.sock";
+    start();
+    for (const char* name : {"/net-1-dead.sock", "/mine.sock"}) {
+        const auto address = path_address(directory_ + name);
+        const Fd dead(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+        ASSERT_EQ(::bind(dead.get(), address->get(), address->length), 0);
+    }
+    std::ofstream(directory_ + "/net-1-file.sock") << "no socket";
+    EXPECT_EQ(sweep_sockets(directory_, "net-"), std::vector<std::string>{directory_ + "/net-1-dead.sock"});
+    EXPECT_EQ(sweep_sockets(directory_, "net-"), std::vector<std::string>{});
+    EXPECT_TRUE(std::filesystem::exists(directory_ + "/mine.sock"));
+    EXPECT_TRUE(ask_it({{"n", 1}}));
+    EXPECT_EQ(sweep_sockets(directory_ + "/missing", "net-"), std::vector<std::string>{});
 }
 
 TEST_F(Control, WhatIsNoSocketStays) {

@@ -6,6 +6,7 @@
 #include "server_test_support.hpp"
 
 #include <filesystem>
+#include <fstream>
 
 namespace syngate::test {
 namespace {
@@ -126,6 +127,19 @@ TEST_F(CoverTest, ACommandThatCannotBeStartedIsAnError) {
     const auto covered = cover_it({directory / "missing"});
     ASSERT_FALSE(covered);
     EXPECT_NE(covered.error().message.find("missing"), std::string::npos) << covered.error().message;
+    EXPECT_EQ(gate.closes, 0);
+}
+
+// The kernel refuses what looked like a program.
+TEST_F(CoverTest, ACommandThatTurnsOutToBeNoProgramOpensTheGate) {
+    listens(80);
+    const std::string path = directory / "empty";
+    std::ofstream(path).close();
+    std::filesystem::permissions(path, std::filesystem::perms::owner_all);
+    const auto covered = cover_it({path});
+    ASSERT_FALSE(covered);
+    EXPECT_NE(covered.error().message.find("must begin with #!"), std::string::npos)
+        << covered.error().message;
     EXPECT_EQ(world.journal.back(), "open");
 }
 

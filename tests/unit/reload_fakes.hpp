@@ -192,7 +192,7 @@ public:
     }
 
     [[nodiscard]] const Recipe& recipe() const override { return how; }
-    Result<void> check(Time) override {
+    Result<void> check(Time, const std::function<bool()>&) override {
         world_.event("check");
         if (bad_configuration)
             return failure(Exit::failed, "line 3 is wrong");
@@ -239,7 +239,10 @@ public:
         world_.end(generation, {.signalled = true, .value = SIGKILL});
     }
 
+    void forget(Generation generation) override { forgotten.push_back(generation); }
+
     Recipe how;
+    std::vector<Generation> forgotten;
     PortSet ports = {80};
     bool bad_configuration = false;
     bool cannot_start = false;

@@ -40,6 +40,7 @@ TEST_F(ChildrenTest, MissingProgramIsAnErrorOfSpawn) {
               "cannot start 'syngate-no-such-program': No such file or directory; give the "
               "server's path after --");
     EXPECT_EQ(children->run({"syngate-no-such-program"}, soon()).error().exit, Exit::usage);
+    EXPECT_EQ(children->can_spawn({"syngate-no-such-program"}).error().message, pid.error().message);
     EXPECT_EQ(children->spawn({}).error().exit, Exit::usage);
 }
 
@@ -50,6 +51,8 @@ TEST_F(ChildrenTest, NonExecutableProgramIsAnErrorOfSpawn) {
     ASSERT_FALSE(pid);
     EXPECT_EQ(pid.error().exit, Exit::usage);
     EXPECT_EQ(pid.error().code, EACCES);
+    EXPECT_EQ(children->can_spawn({file}).error().message, pid.error().message);
+    EXPECT_TRUE(children->can_spawn({"true"}));
     EXPECT_NE(pid.error().message.find("chmod +x"), std::string::npos) << pid.error().message;
 }
 
@@ -131,6 +134,16 @@ TEST_F(ChildrenTest, RunKillsTheWholeGroupAfterTheDeadline) {
     const auto at = ended.error().message.find("pid ");
     ASSERT_NE(at, std::string::npos) << ended.error().message;
     EXPECT_TRUE(wait_until_gone(std::stoi(ended.error().message.substr(at + 4))));
+}
+
+TEST_F(ChildrenTest, RunEndsTheProgramWhenItIsCancelled) {
+    bool cancelled = false;
+    const auto source = loop->after(10ms, [&] { cancelled = true; });
+    const Time begin = Clock::now();
+    const auto ended = children->run({"sleep", "60"}, soon(30s), {}, [&] { return cancelled; });
+    ASSERT_FALSE(ended);
+    EXPECT_EQ(ended.error().code, ECANCELED);
+    EXPECT_LT(Clock::now() - begin, 20s);
 }
 
 TEST_F(ChildrenTest, RunIsDoneWhenOutputEndsBeforeTheProgram) {
