@@ -14,13 +14,19 @@ struct packet {
 	void *ctx;
 	bool is_xdp;
 	bool ethernet; /* begins with an Ethernet header */
-	__u32 len;     /* bytes, from the first byte that the hook sees */
+	__u32 len;     /* bytes; not for XDP, see packet_reaches() */
 	__u32 ifindex;
 	__be16 protocol; /* EtherType, for frames without an Ethernet header */
 };
 
 /* No header that we look for can start beyond this; keeps the verifier's offsets small. */
 #define PACKET_OFFSET_MAX 0x7ff
+
+/*
+ * Whether XDP reads the packet itself, which is faster. Without CAP_PERFMON the verifier lets nobody add a
+ * variable to a packet pointer: then the helper copies (Linux 5.18).
+ */
+const volatile bool xdp_reads_directly = true;
 
 /* Copies len bytes at off; false if the frame is shorter. len is a compile-time constant. */
 static __always_inline bool packet_load(const struct packet *pkt, __u32 off, void *to, __u32 len)
@@ -30,6 +36,9 @@ static __always_inline bool packet_load(const struct packet *pkt, __u32 off, voi
 	if (!pkt->is_xdp)
 		return bpf_skb_load_bytes(pkt->ctx, off, to, len) == 0;
 
+	if (!xdp_reads_directly)
+		return bpf_xdp_load_bytes(pkt->ctx, off, to, len) == 0;
+
 	struct xdp_md *xdp = pkt->ctx;
 	void *from = (void *)(long)xdp->data + off;
 
@@ -37,6 +46,28 @@ static __always_inline bool packet_load(const struct packet *pkt, __u32 off, voi
 		return false;
 	__builtin_memcpy(to, from, len);
 	return true;
+}
+
+/*
+ * Whether the frame has its first `end` bytes. XDP compares pointers: without CAP_PERFMON the verifier
+ * lets nobody subtract them.
+ */
+static __always_inline bool packet_reaches(const struct packet *pkt, __u32 end)
+{
+	if (!pkt->is_xdp)
+		return end <= pkt->len;
+	if (!xdp_reads_directly)
+		return end <= bpf_xdp_get_buff_len(pkt->ctx);
+
+	struct xdp_md *xdp = pkt->ctx;
+
+	return (void *)(long)xdp->data + end <= (void *)(long)xdp->data_end;
+}
+
+/* Bytes in the frame. XDP: Linux 5.18, as everything that parking needs. */
+static __always_inline __u64 packet_len(const struct packet *pkt)
+{
+	return pkt->is_xdp ? bpf_xdp_get_buff_len(pkt->ctx) : pkt->len;
 }
 
 /* Copies the first len bytes of the frame; len is a variable, 1 to the size of `to`. */

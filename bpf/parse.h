@@ -99,7 +99,7 @@ static __always_inline int parse_ipv4(const struct packet *pkt, struct cursor *c
 	if (ip.frag_off & bpf_htons(0x1fff))
 		return SYNGATE_REASON_later_fragment;
 	cur->end = cur->off + bpf_ntohs(ip.tot_len);
-	if (cur->end > pkt->len)
+	if (!packet_reaches(pkt, cur->end))
 		return SYNGATE_REASON_truncated;
 
 	syn->ipv6 = false;
@@ -166,7 +166,7 @@ static __always_inline int parse_ipv6(const struct packet *pkt, struct cursor *c
 	if (ip6.version != 6)
 		return SYNGATE_REASON_malformed;
 	cur->end = cur->off + sizeof(ip6) + bpf_ntohs(ip6.payload_len);
-	if (cur->end > pkt->len)
+	if (!packet_reaches(pkt, cur->end))
 		return SYNGATE_REASON_truncated;
 
 	syn->ipv6 = true;

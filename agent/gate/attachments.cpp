@@ -53,6 +53,9 @@ void Attachments::detach(std::uint32_t ifindex) {
 }
 
 AttachResult Attachments::attach_by(Hook hook, const Endpoint& endpoint) const {
+    if (hook == Hook::xdp && maps_.xdp_program() < 0)
+        return failure(Exit::impossible, "on this kernel the verifier loads the XDP program only with "
+                                         "CAP_PERFMON: add it, or use --hook tc");
     if (hook == Hook::xdp)
         return attach_xdp(maps_.xdp_program(), endpoint.ifindex, endpoint.name);
     if (hook == Hook::tcx)

@@ -14,11 +14,12 @@
 #include <gate.skel.h>
 #include <numeric>
 #include <sys/mman.h>
+#include <unistd.h>
 
 namespace syngate {
 namespace {
 
-constexpr std::size_t page = 4096;
+const std::size_t page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
 
 Error map_failure(const std::string& what, const char* map, int code) {
     return {Exit::failed, fmt::format("cannot {} in the BPF map '{}': {}", what, map, std::strerror(code)),
@@ -62,12 +63,17 @@ Result<std::unique_ptr<GateMaps>> GateMaps::load(std::uint64_t owner_id, std::si
                                                  bool can_hold) {
     std::unique_ptr<GateMaps> maps(new GateMaps);
     const LibbpfMessages messages;
+    const auto capabilities = effective_capabilities();
+    const bool perfmon = capabilities && capabilities->verifier_trusts();
     const auto failed = [&](const char* what) {
         const int code = errno;
-        const bool denied = code == EPERM; // EACCES is the verifier's
+        const bool denied = code == EPERM || (code == EACCES && !perfmon); // EACCES is the verifier's
         return failure(denied ? Exit::impossible : Exit::failed,
                        fmt::format("cannot {}: {}{}; {}", what, std::strerror(code),
-                                   denied ? what_is_missing() : "", messages.text()),
+                                   code == EPERM ? what_is_missing()
+                                   : denied      ? ": this kernel's verifier asks for CAP_PERFMON, add it"
+                                                 : "",
+                                   messages.text()),
                        code);
     };
 
@@ -76,6 +82,9 @@ Result<std::unique_ptr<GateMaps>> GateMaps::load(std::uint64_t owner_id, std::si
         return failed("open the gate's BPF object");
     auto& skeleton = *maps->skeleton_;
     skeleton.rodata->can_hold = can_hold;
+    skeleton.rodata->xdp_reads_directly = perfmon;
+    if (!perfmon && !can_hold) // older than the helper that would copy
+        bpf_program__set_autoload(skeleton.progs.syngate_xdp, false);
     maps->park_memory_ = can_hold ? std::bit_ceil(std::max(park_memory, page)) : page;
     bpf_map__set_max_entries(skeleton.maps.parked, static_cast<std::uint32_t>(maps->park_memory_));
     if (!can_hold)

@@ -26,8 +26,6 @@ std::vector<std::string> Capabilities::missing_for_bpf() const {
         result.emplace_back("CAP_BPF");
     if (!net_admin)
         result.emplace_back("CAP_NET_ADMIN");
-    if (!perfmon && !sys_admin)
-        result.emplace_back("CAP_PERFMON");
     return result;
 }
 

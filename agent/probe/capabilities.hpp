@@ -19,9 +19,12 @@ struct Capabilities {
     bool kill = false;
 
     [[nodiscard]] std::vector<std::string> names() const; // "CAP_BPF", ...
-    // What is lacking for loading and attaching programs: CAP_BPF, CAP_PERFMON (the verifier lets nobody else
-    // index packets by a variable; CAP_SYS_ADMIN will do for both) and CAP_NET_ADMIN. Empty: nothing.
+    // What is lacking for loading and attaching programs: CAP_BPF (CAP_SYS_ADMIN will do) and CAP_NET_ADMIN.
+    // Empty: nothing.
     [[nodiscard]] std::vector<std::string> missing_for_bpf() const;
+    // CAP_PERFMON or CAP_SYS_ADMIN: the verifier lets nobody else add a variable to a pointer, and loads no
+    // iterator for others.
+    [[nodiscard]] bool verifier_trusts() const { return perfmon || sys_admin; }
 };
 
 Result<Capabilities> effective_capabilities();

@@ -207,8 +207,12 @@ TEST(Capabilities, AreNamedWhenMissing) {
     EXPECT_EQ(pins(), std::set<std::string>{});
 }
 
-// As in a container with a user of its own: no other privilege than the two or three that BPF needs.
-TEST(Capabilities, OfAnotherUserAreEnough) {
+// As in a container with a user of its own: the two capabilities that BPF needs, and no other.
+struct Confined : testing::TestWithParam<const char*> {};
+INSTANTIATE_TEST_SUITE_P(By, Confined, testing::Values("tcx", "tc", "xdp"),
+                         [](const auto& of) { return std::string(of.param); });
+
+TEST_P(Confined, AnotherUserNeedsNoOtherPrivilege) {
     const ClientHost hosts;
     const Listener server(port);
     const auto directory = scratch() + "/nobody";
@@ -220,17 +224,19 @@ TEST(Capabilities, OfAnotherUserAreEnough) {
                    nobody,
                    "--clear-groups",
                    "--inh-caps",
-                   "-all,+bpf,+net_admin,+perfmon",
+                   "-all,+bpf,+net_admin",
                    "--ambient-caps",
-                   "-all,+bpf,+net_admin,+perfmon",
+                   "-all,+bpf,+net_admin",
                    "--bounding-set",
-                   "-all,+bpf,+net_admin,+perfmon",
+                   "-all,+bpf,+net_admin",
                    built("syngate"),
                    "exec",
                    "--control",
                    directory + "/a.sock",
                    "--ports",
                    "8080",
+                   "--hook",
+                   GetParam(),
                    "--",
                    "sleep",
                    "60"});

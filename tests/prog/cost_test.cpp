@@ -18,7 +18,7 @@ Fd load_empty(Hook hook, std::int32_t code) {
     const bpf_insn instructions[] = {
         {.code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = BPF_REG_0, .src_reg = 0, .off = 0, .imm = code},
         {.code = BPF_JMP | BPF_EXIT, .dst_reg = 0, .src_reg = 0, .off = 0, .imm = 0}};
-    return Fd(bpf_prog_load(hook == Hook::xdp ? BPF_PROG_TYPE_XDP : BPF_PROG_TYPE_SCHED_CLS, "empty", "GPL",
+    return Fd(bpf_prog_load(is_xdp(hook) ? BPF_PROG_TYPE_XDP : BPF_PROG_TYPE_SCHED_CLS, "empty", "GPL",
                             instructions, std::size(instructions), nullptr));
 }
 
@@ -45,7 +45,7 @@ TEST_P(Cost, DISABLED_PerPacket) {
     const Bytes syn6 = link().ipv6().tcp({.options = 20}).bytes();
     const int program = gate().program(hook());
 
-    const Fd empty = load_empty(hook(), hook() == Hook::xdp ? 2 : -1);
+    const Fd empty = load_empty(hook(), is_xdp(hook()) ? 2 : -1);
     ASSERT_TRUE(empty) << std::strerror(errno);
     report("an empty program", empty.get(), data);
     gate().open();

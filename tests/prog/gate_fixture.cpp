@@ -19,7 +19,7 @@ struct Codes {
 };
 
 constexpr Codes codes_of(Hook hook) {
-    return hook == Hook::xdp ? Codes{XDP_PASS, XDP_DROP} : Codes{static_cast<std::uint32_t>(-1), 2};
+    return is_xdp(hook) ? Codes{XDP_PASS, XDP_DROP} : Codes{static_cast<std::uint32_t>(-1), 2};
 }
 
 bool passes(syngate_reason reason) {
@@ -40,11 +40,12 @@ template <class Key, class Value> void put(const bpf_map* map, const Key& key, c
 } // namespace
 
 std::string to_string(Hook hook) {
-    return hook == Hook::tc ? "tc" : hook == Hook::tc_l3 ? "tc_l3" : "xdp";
+    static constexpr const char* names[] = {"tc", "tc_l3", "xdp", "xdp_by_helper"};
+    return names[static_cast<int>(hook)];
 }
 
 std::size_t shortest_frame(Hook hook, const Bytes& frame) {
-    if (hook == Hook::xdp)
+    if (is_xdp(hook))
         return 14;
     const unsigned type = frame.size() < 14 ? 0U : frame[12] * 256U + frame[13];
     return type == 0x0800 ? 34 : type == 0x86dd ? 54 : 15;
@@ -70,6 +71,7 @@ Result<std::unique_ptr<Gate>> Gate::load(const Options& options) {
     if (!state->skeleton)
         return system_failure("cannot open the gate's object", errno);
     state->skeleton->rodata->can_hold = options.can_hold;
+    state->skeleton->rodata->xdp_reads_directly = options.xdp_reads_directly;
     bpf_map__set_max_entries(state->skeleton->maps.parked, options.ring_bytes);
     if (const int error = gate::load(state->skeleton))
         return system_failure("cannot load the gate, see the verifier's log above", -error,
@@ -149,8 +151,8 @@ Result<Gate::Run> Gate::run_program(int program, Hook hook, const Bytes& frame, 
     run.data_size_in = static_cast<std::uint32_t>(frame.size());
     run.data_out = done.out.data();
     run.data_size_out = static_cast<std::uint32_t>(done.out.size());
-    run.ctx_in = hook == Hook::xdp ? static_cast<void*>(&xdp) : &skb;
-    run.ctx_size_in = hook == Hook::xdp ? sizeof(xdp) : sizeof(skb);
+    run.ctx_in = is_xdp(hook) ? static_cast<void*>(&xdp) : &skb;
+    run.ctx_size_in = is_xdp(hook) ? sizeof(xdp) : sizeof(skb);
     run.repeat = static_cast<int>(repeat);
     if (const int error = bpf_prog_test_run_opts(program, &run); error < 0)
         return system_failure("BPF_PROG_RUN of " + to_string(hook) + " with " + std::to_string(frame.size()) +
@@ -193,7 +195,9 @@ void GateTest::SetUp() {
 }
 
 void GateTest::load(const Options& options) {
-    auto loaded = Gate::load(options);
+    Options all = options;
+    all.xdp_reads_directly = hook() != Hook::xdp_by_helper;
+    auto loaded = Gate::load(all);
     if (!loaded && loaded.error().exit == Exit::impossible)
         GTEST_SKIP() << loaded.error().message;
     ASSERT_TRUE(loaded) << loaded.error().message;

@@ -35,7 +35,11 @@ namespace syngate::prog {
 //   - byte 0 is odd, a group address, for else the frame were for another host: an odd ihl, or a
 //     traffic class of 0x10.
 // What this cannot express (an even ihl, a shorter frame) is tested live, see live_test.cpp.
-enum class Hook { tc, tc_l3, xdp };
+// xdp_by_helper: the same program as an agent without CAP_PERFMON loads it, which copies headers by a helper.
+enum class Hook { tc, tc_l3, xdp, xdp_by_helper };
+constexpr bool is_xdp(Hook hook) {
+    return hook == Hook::xdp || hook == Hook::xdp_by_helper;
+}
 std::string to_string(Hook hook);
 
 // BPF_PROG_RUN refuses shorter frames: below an Ethernet header for XDP; for sched_cls where nothing
@@ -45,6 +49,7 @@ std::size_t shortest_frame(Hook hook, const Bytes& frame);
 struct Options {
     std::uint32_t ring_bytes = 1 << 16;
     bool can_hold = true;
+    bool xdp_reads_directly = true;
 };
 
 using Counters = std::array<std::uint64_t, SYNGATE_REASON_COUNT>;
@@ -118,11 +123,13 @@ private:
 #define SYNGATE_EVERY_HOOK(suite)                                                                            \
     INSTANTIATE_TEST_SUITE_P(Hooks, suite,                                                                   \
                              ::testing::Values(::syngate::prog::Hook::tc, ::syngate::prog::Hook::tc_l3,      \
-                                               ::syngate::prog::Hook::xdp),                                  \
+                                               ::syngate::prog::Hook::xdp,                                   \
+                                               ::syngate::prog::Hook::xdp_by_helper),                        \
                              [](const auto& test) { return ::syngate::prog::to_string(test.param); })
 #define SYNGATE_ETHERNET_HOOKS(suite)                                                                        \
     INSTANTIATE_TEST_SUITE_P(Hooks, suite,                                                                   \
-                             ::testing::Values(::syngate::prog::Hook::tc, ::syngate::prog::Hook::xdp),       \
+                             ::testing::Values(::syngate::prog::Hook::tc, ::syngate::prog::Hook::xdp,        \
+                                               ::syngate::prog::Hook::xdp_by_helper),                        \
                              [](const auto& test) { return ::syngate::prog::to_string(test.param); })
 
 } // namespace syngate::prog

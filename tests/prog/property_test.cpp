@@ -12,7 +12,7 @@ protected:
     static constexpr int mutations = 20'000;
 
     static bool is_ours(const Bytes& frame) {
-        if (hook() == Hook::xdp)
+        if (is_xdp(hook()))
             return is_ours_behind_ethernet(frame);
         if (is_for_another_host(frame))
             return false;

@@ -141,10 +141,9 @@ TEST_F(Probe, CapabilitiesAreTheEffectiveOnes) {
 
 TEST(Capabilities, WhatIsMissingForBpf) {
     using Names = std::vector<std::string>;
-    EXPECT_EQ(Capabilities{}.missing_for_bpf(), (Names{"CAP_BPF", "CAP_NET_ADMIN", "CAP_PERFMON"}));
+    EXPECT_EQ(Capabilities{}.missing_for_bpf(), (Names{"CAP_BPF", "CAP_NET_ADMIN"}));
     EXPECT_EQ((Capabilities{.sys_admin = true}.missing_for_bpf()), Names{"CAP_NET_ADMIN"});
-    EXPECT_EQ((Capabilities{.bpf = true, .net_admin = true}.missing_for_bpf()), Names{"CAP_PERFMON"});
-    EXPECT_EQ((Capabilities{.bpf = true, .net_admin = true, .perfmon = true}.missing_for_bpf()), Names{});
+    EXPECT_EQ((Capabilities{.bpf = true, .net_admin = true}.missing_for_bpf()), Names{});
 }
 
 TEST(BestHook, IsTcxThenTcThenNone) {
