@@ -86,6 +86,22 @@ Error explained(Error error) {
     return error;
 }
 
+struct DiagSocket : inet_diag_msg {
+    bool ipv6_only = false; // only told of listening sockets
+};
+
+DiagSocket socket_in(const nlmsghdr& message) {
+    const auto* begin = static_cast<const char*>(mnl_nlmsg_get_payload(&message));
+    DiagSocket socket{*reinterpret_cast<const inet_diag_msg*>(begin)};
+    for_each_attribute(begin + NLMSG_ALIGN(sizeof(inet_diag_msg)),
+                       mnl_nlmsg_get_payload_len(&message) - NLMSG_ALIGN(sizeof(inet_diag_msg)),
+                       [&](const nlattr& attribute) {
+                           if (mnl_attr_get_type(&attribute) == INET_DIAG_SKV6ONLY)
+                               socket.ipv6_only = netlink_value<std::uint8_t>(&attribute) != 0;
+                       });
+    return socket;
+}
+
 class SockDiag final : public Sockets {
 public:
     SockDiag(Netlink netlink, std::unique_ptr<ListenQueues> queues)
@@ -95,7 +111,7 @@ public:
         std::vector<Listener> found;
         const auto done = dump(
             state_bit(TCP_LISTEN), nullptr, [&] { found.clear(); },
-            [&](const inet_diag_msg& m) {
+            [&](const DiagSocket& m) {
                 Listener listener;
                 listener.ipv6 = m.idiag_family == AF_INET6;
                 std::memcpy(listener.address.data(), m.id.idiag_src, listener.ipv6 ? 16 : 4);
@@ -105,6 +121,8 @@ public:
                 listener.accept_queue = m.idiag_rqueue;
                 listener.backlog = m.idiag_wqueue;
                 listener.uid = m.idiag_uid;
+                listener.device = m.id.idiag_if;
+                listener.ipv6_only = m.ipv6_only;
                 found.push_back(listener);
             });
         if (!done)
@@ -159,7 +177,7 @@ public:
     }
 
 private:
-    using OnSocket = std::function<void(const inet_diag_msg&)>;
+    using OnSocket = std::function<void(const DiagSocket&)>;
 
     // ports: nullptr for any.
     Result<> dump(std::uint32_t states, const PortSet* ports, const std::function<void()>& restart,
@@ -177,12 +195,12 @@ private:
             both_families_ = false;
         }
         // A family's part must survive the other's restart, hence one collection a family.
-        std::vector<inet_diag_msg> sockets;
+        std::vector<DiagSocket> sockets;
         for (const auto family : {std::uint8_t{AF_INET}, std::uint8_t{AF_INET6}}) {
             const std::size_t before = sockets.size();
             auto done = dump_family(
                 family, states, ports, [&] { sockets.resize(before); },
-                [&](const inet_diag_msg& m) { sockets.push_back(m); });
+                [&](const DiagSocket& m) { sockets.push_back(m); });
             // Without IPv6 in the kernel there is no handler for its family.
             if (!done && !(family == AF_INET6 && done.error().code == ENOENT))
                 return std::unexpected(explained(done.error()));
@@ -226,7 +244,7 @@ private:
         return netlink_.dump(request, purpose(states), restart, [&](const nlmsghdr& message) {
             if (mnl_nlmsg_get_payload_len(&message) < sizeof(inet_diag_msg))
                 return;
-            const auto& m = *static_cast<const inet_diag_msg*>(mnl_nlmsg_get_payload(&message));
+            const DiagSocket m = socket_in(message);
             if (!ports || ports->contains(ntohs(m.id.idiag_sport)))
                 on_socket(m);
         });

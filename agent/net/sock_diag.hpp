@@ -22,6 +22,8 @@ struct Listener {
     std::uint32_t accept_queue = 0;         // connections that wait for accept()
     std::uint32_t backlog = 0;              // the queue's limit
     std::uint32_t uid = 0;                  // who made it
+    std::uint32_t device = 0;               // index of the one interface that it is bound to; 0: to none
+    bool ipv6_only = false;                 // false with ipv6: what comes over IPv4 is its own as well
 };
 
 // A connection in SYN_RECV: its final ACK, or under TCP_DEFER_ACCEPT its first data, is awaited.

@@ -3,10 +3,9 @@
 #pragma once
 
 #include "base/ports.hpp"
+#include "net/listen_address.hpp"
 #include "net/sock_diag.hpp"
 
-#include <array>
-#include <compare>
 #include <cstdint>
 #include <set>
 #include <vector>
@@ -18,14 +17,6 @@ using Listeners = std::vector<Listener>;
 PortSet ports_of(const Listeners& listeners);
 std::set<std::uint64_t> cookies_of(const Listeners& listeners, const PortSet& ports);
 
-// Where somebody can connect. A server binds one after the other, so that its port may listen for IPv4 and
-// not yet for IPv6.
-struct ListenAddress {
-    bool ipv6 = false;
-    std::array<std::uint8_t, 16> address{};
-    std::uint16_t port = 0; // host byte order
-    auto operator<=>(const ListenAddress&) const = default;
-};
 std::set<ListenAddress> addresses_of(const Listeners& listeners);
 std::set<ListenAddress> addresses_of(const Listeners& listeners, const PortSet& ports);
 

@@ -128,6 +128,69 @@ struct syngate_queue {
 	__u32 reserved;
 };
 
+/*
+ * Steering. What the sk_lookup program did with the look-up of a listening socket (one for each SYN,
+ * and for each packet that belongs to no connection): X(name, meaning), numbered by position.
+ */
+#define SYNGATE_STEER_REASONS(X)                                                        \
+	X(idle, "nothing is steered")                                                   \
+	X(not_tcp, "not TCP")                                                           \
+	X(selected_before, "another program of the namespace has selected a socket")    \
+	X(no_rule, "to an address and port that is not steered")                        \
+	X(exempt, "to an address that is left to somebody else's listener")             \
+	X(no_listener, "the sockets of the rule are closed: by the kernel's own rules") \
+	X(refused, "the kernel does not take the socket for this packet")               \
+	X(steered, "to a socket of the generation")
+
+enum syngate_steer_reason {
+#define SYNGATE_REASON_ENUM(name, meaning) SYNGATE_STEER_REASON_##name,
+	SYNGATE_STEER_REASONS(SYNGATE_REASON_ENUM) SYNGATE_STEER_REASON_COUNT,
+#undef SYNGATE_REASON_ENUM
+};
+
+/* Map `steer_verdicts`, per CPU, one entry: look-ups per reason since the agent started. */
+struct syngate_steer_verdicts {
+#define SYNGATE_REASON_FIELD(name, meaning) __u64 name;
+	SYNGATE_STEER_REASONS(SYNGATE_REASON_FIELD)
+#undef SYNGATE_REASON_FIELD
+};
+
+/*
+ * Map `steer`, one entry, mmapable. A store to `active` is the one atomic step that steers any number
+ * of ports anew or leaves them to the kernel's own rules. Everything else is written before it.
+ */
+struct syngate_steer {
+	__u32 abi_version;
+	__u32 owner_pid; /* as its own PID namespace numbers it; for people */
+	__u64 owner_id;  /* as in struct syngate_gate */
+	__u32 active;    /* the generation whose rules hold; 0: none */
+	__u32 reserved;
+};
+
+/* Map `steer_rules`: the rule for one local address, or, where it is all zeros, for every other. */
+struct syngate_steer_key {
+	__u32 generation;
+	__u32 port;       /* host byte order */
+	__u8 address[16]; /* IPv4 as ::ffff:a.b.c.d, its every address as ::ffff:0.0.0.0 */
+};
+
+struct syngate_steer_rule {
+	__u32 first_slot; /* in `sockets`; this one and those behind it */
+	__u32 sockets;    /* how many; 0: by the kernel's own rules */
+	__u64 steered;    /* connections that went to one of them */
+	__u64 no_listener;
+};
+
+/* Entries of the map `sockets`: listening sockets of all generations that exist at a time. */
+#define SYNGATE_STEER_SLOTS 16384
+
+/* What the iterator that fills `sockets` writes for each listener that it was asked for. */
+struct syngate_captured {
+	__u64 cookie;
+	__u32 slot;
+	__s32 error; /* 0 or a negative errno */
+};
+
 #ifdef __cplusplus
 #define SYNGATE_ASSERT(c) static_assert(c, #c)
 #else
@@ -140,5 +203,10 @@ SYNGATE_ASSERT(sizeof(struct syngate_interface) == 32);
 SYNGATE_ASSERT(sizeof(struct syngate_prefix) == 20);
 SYNGATE_ASSERT(sizeof(struct syngate_parked) == 24);
 SYNGATE_ASSERT(sizeof(struct syngate_queue) == 24);
+SYNGATE_ASSERT(sizeof(struct syngate_steer_verdicts) == 8 * SYNGATE_STEER_REASON_COUNT);
+SYNGATE_ASSERT(sizeof(struct syngate_steer) == 24);
+SYNGATE_ASSERT(sizeof(struct syngate_steer_key) == 24);
+SYNGATE_ASSERT(sizeof(struct syngate_steer_rule) == 24);
+SYNGATE_ASSERT(sizeof(struct syngate_captured) == 16);
 
 #endif
