@@ -3,6 +3,7 @@
 
 #include "cli/sweep.hpp"
 #include "gate/bpf_gate.hpp"
+#include "steer/bpf_steering.hpp"
 
 #include <csignal>
 #include <fmt/format.h>
@@ -69,7 +70,27 @@ Result<std::unique_ptr<Host>> Host::make(const Options& options) {
     if (!gate)
         return std::unexpected(gate.error());
     host->gate_ = std::move(*gate);
+    if (const auto r = host->make_steerer(options); !r)
+        return std::unexpected(r.error());
     return host;
+}
+
+Result<void> Host::make_steerer(const Options& options) {
+    const bool needed =
+        options.verb == "flip" || (options.verb == "run" && options.gate.flip == Flip::always);
+    if (!needed && (options.verb != "run" || options.gate.flip == Flip::never))
+        return {};
+    auto steering = make_bpf_steering({.pins = gate_->status().pins, .owner_id = registry_->id()});
+    if (!steering && needed)
+        return std::unexpected(steering.error());
+    if (!steering) {
+        spdlog::info("reloads go behind a closed gate, new connections cannot be steered here: {}",
+                     steering.error().message);
+        return {};
+    }
+    steering_ = std::move(*steering);
+    steerer_ = std::make_unique<Steerer>(*steering_, *sockets_);
+    return {};
 }
 
 Result<void> Host::serve(std::function<void(const nlohmann::json&, Reply)> handler) {

@@ -9,6 +9,8 @@
 #include "event/loop.hpp"
 #include "gate/gate.hpp"
 #include "net/sock_diag.hpp"
+#include "reload/steerer.hpp"
+#include "steer/steering.hpp"
 
 #include <memory>
 #include <string>
@@ -20,6 +22,9 @@ public:
     // Announces the agent, claims options.gate.ports, sweeps what dead agents left, makes the gate. On an
     // error nothing stays.
     static Result<std::unique_ptr<Host>> make(const Options& options);
+
+    // Null where nothing can be steered, with --policy hold and drop, and for verbs that have no use for it.
+    Steerer* steerer() { return steerer_.get(); }
 
     // Answers requests from now on; status answers get the agent's own part added.
     Result<void> serve(std::function<void(const nlohmann::json&, Reply)> handler);
@@ -34,6 +39,8 @@ public:
     [[nodiscard]] const std::string& control_path() const { return control_path_; }
 
 private:
+    Result<void> make_steerer(const Options& options);
+
     std::string verb_;
     std::string control_path_;
     // In this order: the gate goes before the claim, so that nobody takes the ports while ours is attached.
@@ -41,6 +48,8 @@ private:
     std::unique_ptr<Registry> registry_;
     std::unique_ptr<Sockets> sockets_;
     std::unique_ptr<Gate> gate_;
+    std::unique_ptr<Steering> steering_;
+    std::unique_ptr<Steerer> steerer_;
     std::unique_ptr<ControlServer> control_;
 };
 

@@ -82,6 +82,11 @@ Result<std::size_t> parse_size(const std::string& text) {
     return bytes;
 }
 
+const auto policy_choices = one_of<std::pair<Flip, Policy>>({{"auto", {Flip::automatic, Policy::hold}},
+                                                             {"flip", {Flip::always, Policy::hold}},
+                                                             {"hold", {Flip::never, Policy::hold}},
+                                                             {"drop", {Flip::never, Policy::drop}}});
+
 void add_common(CLI::App* app, Options& o) {
     add_text(app, "--log-level", o.log_level, "trace, debug, info, warning or error");
     app->get_option("--log-level")->check(CLI::IsMember({"trace", "debug", "info", "warning", "error"}));
@@ -105,9 +110,16 @@ void add_gate(CLI::App* app, Options& o) {
             return ports_or_auto(text);
         });
     add(app, "--policy", g.policy,
-        "What happens to SYNs while the gate is closed: hold (replayed when it opens) or "
-        "drop (the client tries again after 1 s) [hold]",
-        one_of<Policy>({{"hold", Policy::hold}, {"drop", Policy::drop}}));
+        "What becomes of new connections meanwhile: flip (run only: steered to the new server, no gate is "
+        "closed), hold (kept at the closed gate, replayed when it opens), drop (dropped there, the client "
+        "tries again after 1 s), auto: flip where server and kernel allow it, else hold [auto]",
+        [&g](const std::string& text) -> Result<Policy> {
+            const auto choice = policy_choices(text);
+            if (!choice)
+                return std::unexpected(choice.error());
+            g.flip = choice->first;
+            return choice->second;
+        });
     add(app, "--hook", g.hook, "Where the BPF program sits: tcx, tc, xdp, or auto: tcx, else tc [auto]",
         one_of<Hook>({{"auto", Hook::automatic}, {"tcx", Hook::tcx}, {"tc", Hook::tc}, {"xdp", Hook::xdp}}));
     add(app, "--lease", g.lease,

@@ -6,6 +6,7 @@
 #include "base/ports.hpp"
 #include "base/result.hpp"
 #include "gate/attachments.hpp"
+#include "reload/steerer.hpp"
 #include "server/children.hpp"
 
 #include <cstddef>
@@ -16,8 +17,9 @@ namespace syngate {
 
 // What the verbs that hold a gate share: run, exec, close.
 struct GateOptions {
-    PortSet ports; // empty: auto
-    Policy policy = Policy::hold;
+    PortSet ports;                // empty: auto
+    Flip flip = Flip::automatic;  // run
+    Policy policy = Policy::hold; // where nothing is flipped
     Hook hook = Hook::automatic;
     Duration lease = std::chrono::seconds(3);
     Duration max_window = std::chrono::seconds(30);
@@ -48,6 +50,10 @@ struct Options {
     Duration settle = std::chrono::milliseconds(250);
     // exec
     Duration wait_timeout = std::chrono::seconds(30);
+    // flip
+    PortFlips flips;
+    bool clear = false;
+    PortSet cleared; // empty: all
     // close: as written, for the agent that is asked
     std::string ports_text;
     std::string lease_text;

@@ -10,10 +10,12 @@
 namespace syngate {
 namespace {
 
-SupervisorOptions supervisor_options(const Options& o, Registry& registry) {
+SupervisorOptions supervisor_options(const Options& o, Host& host) {
     SupervisorOptions s;
     s.protocol.ports = o.gate.ports;
     s.protocol.policy = o.gate.policy;
+    s.protocol.flip = o.gate.flip;
+    s.protocol.steerer = host.steerer();
     s.protocol.lease = o.gate.lease;
     s.protocol.start_timeout = o.start_timeout;
     s.protocol.swap_timeout = o.swap_timeout;
@@ -23,7 +25,7 @@ SupervisorOptions supervisor_options(const Options& o, Registry& registry) {
     s.protocol.drain.finish = o.finish_timeout;
     s.stop_timeout = o.stop_timeout;
     s.watch = o.watch;
-    s.claim = [&registry](const PortSet& ports) { return registry.claim(ports); };
+    s.claim = [&host](const PortSet& ports) { return host.registry().claim(ports); };
     return s;
 }
 
@@ -41,7 +43,7 @@ Result<int> command_run(const Options& options) {
         return std::unexpected(children.error());
     const auto server = make_supervised_server(**children, (*host)->sockets(), std::move(*recipe));
     Supervisor supervisor((*host)->loop(), (*host)->gate(), (*host)->sockets(), *server,
-                          supervisor_options(options, (*host)->registry()));
+                          supervisor_options(options, **host));
     if (const auto r = supervisor.prepare(); !r)
         return std::unexpected(r.error());
     const auto served = (*host)->serve([&supervisor](const nlohmann::json& request, Reply reply) {

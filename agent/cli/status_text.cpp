@@ -17,6 +17,8 @@ std::string outcome_line(const nlohmann::json& o) {
     std::string text = fmt::format("{} {}", o.value("action", ""), o.value("ok", false) ? "ok" : "failed");
     if (const std::string message = o.value("message", ""); !message.empty())
         text += ": " + message;
+    if (const std::string flipped = o.value("flipped", ""); gated.empty() && !flipped.empty())
+        return text + fmt::format(", flipped {} with no window", flipped);
     if (gated.empty())
         return text + ", no window";
     return text + fmt::format(", window {} on {}: {} parked, {} replayed, {} dropped",
@@ -44,6 +46,21 @@ std::string gate_lines(const nlohmann::json& gate) {
     return text;
 }
 
+std::string steering_lines(const nlohmann::json& steering) {
+    std::string text;
+    for (const auto& [port, target] : steering["flips"].items())
+        text += fmt::format("\nflipped  {} to {}", port, target.get<std::uint16_t>());
+    for (const auto& rule : steering["rules"])
+        text += fmt::format("\nsteered  {} to {} of {} sockets, generation {}: {} connections",
+                            rule.value("at", ""), rule.value("open", 0), rule.value("sockets", 0),
+                            steering.value("generation", 0), rule.value("connections", std::uint64_t{0}));
+    text += "\nlook-ups ";
+    for (const auto& [reason, count] : steering["verdicts"].items())
+        if (count.get<std::uint64_t>() > 0)
+            text += fmt::format(" {} {}", reason, count.get<std::uint64_t>());
+    return text;
+}
+
 std::string status_text(const nlohmann::json& s) {
     std::string text;
     if (s.contains("agent"))
@@ -59,6 +76,8 @@ std::string status_text(const nlohmann::json& s) {
         text += '\n';
     }
     text += gate_lines(s["gate"]);
+    if (s.contains("steering"))
+        text += steering_lines(s["steering"]);
     if (s.contains("reloads"))
         text += fmt::format("\nreloads  {}, {} failed; last: {}", s["reloads"].value("done", 0),
                             s["reloads"].value("failed", 0), outcome_line(s["last"]));

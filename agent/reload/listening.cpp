@@ -33,6 +33,14 @@ std::set<ListenAddress> addresses_of(const Listeners& listeners, const PortSet& 
     return addresses;
 }
 
+Listeners without(const Listeners& listeners, const Listeners& gone) {
+    Listeners left;
+    std::ranges::copy_if(listeners, std::back_inserter(left), [&](const Listener& l) {
+        return std::ranges::find(gone, l.cookie, &Listener::cookie) == gone.end();
+    });
+    return left;
+}
+
 PortSet restricted(const PortSet& among, const PortSet& wanted) {
     if (wanted.empty())
         return among;

@@ -20,6 +20,8 @@ std::set<std::uint64_t> cookies_of(const Listeners& listeners, const PortSet& po
 std::set<ListenAddress> addresses_of(const Listeners& listeners);
 std::set<ListenAddress> addresses_of(const Listeners& listeners, const PortSet& ports);
 
+Listeners without(const Listeners& listeners, const Listeners& gone);
+
 // among restricted to wanted; all of it when wanted is empty.
 PortSet restricted(const PortSet& among, const PortSet& wanted);
 

@@ -17,8 +17,11 @@ std::string to_text(const Outcome& outcome) {
     std::string text = outcome.action + (outcome.ok() ? " done" : " failed");
     if (!outcome.message.empty())
         text += ": " + outcome.message;
-    if (outcome.gated.empty())
+    if (outcome.gated.empty() && outcome.flipped.empty())
         text += "; no window, nothing changed hands";
+    else if (outcome.gated.empty())
+        text += fmt::format("; flipped {} with no window: {} half-open, {} queued",
+                            format_ports(outcome.flipped), outcome.half_open, outcome.queued);
     else
         text += fmt::format("; window {} on {}: {} half-open, {} queued, {} parked, {} replayed, {} dropped",
                             format_duration(outcome.window.length), format_ports(outcome.gated),
@@ -45,6 +48,7 @@ nlohmann::json to_json(const Outcome& outcome) {
                  {"message", outcome.message},
                  {"steps", std::move(steps)},
                  {"gated", outcome.gated.empty() ? "" : format_ports(outcome.gated)},
+                 {"flipped", outcome.flipped.empty() ? "" : format_ports(outcome.flipped)},
                  {"half_open", outcome.half_open},
                  {"queued", outcome.queued},
                  {"left", outcome.left}});

@@ -13,6 +13,12 @@ Outcome Protocol::start() {
     return run.finish(run.start(options_.ports));
 }
 
+bool Protocol::can_flip() const {
+    const Recipe& recipe = server_.recipe();
+    return options_.flip != Flip::never && options_.steerer &&
+           (recipe.reload == ReloadHow::overlap || (recipe.reload == ReloadHow::signal && recipe.stays_up));
+}
+
 Outcome Protocol::reload() {
     Run run(*this, "reload");
     switch (server_.recipe().reload) {

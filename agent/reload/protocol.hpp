@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// The reload protocol: validate, start, close, drain, swap, open. It knows no backend of the gate and
-// no kind of server.
+// The reload protocol: validate, start, close, drain, swap, open, or, with no window, validate, pin, start,
+// flip, drain, swap. It knows no backend of the gate or the steering, and no kind of server.
 #pragma once
 
 #include "event/loop.hpp"
@@ -8,6 +8,7 @@
 #include "net/sock_diag.hpp"
 #include "reload/drain.hpp"
 #include "reload/outcome.hpp"
+#include "reload/steerer.hpp"
 #include "server/server.hpp"
 
 #include <functional>
@@ -19,7 +20,9 @@ namespace syngate {
 
 struct ProtocolOptions {
     PortSet ports; // empty: the ports on which the server listens
-    Policy policy = Policy::hold;
+    Flip flip = Flip::never;
+    Steerer* steerer = nullptr;   // null: nothing can be steered here
+    Policy policy = Policy::hold; // where nothing is flipped
     Duration lease = std::chrono::seconds(3);
     Duration check_timeout = std::chrono::minutes(2);
     Duration start_timeout = std::chrono::seconds(30); // until the server listens
@@ -41,6 +44,9 @@ public:
     Outcome reload();
     // Full stop and start.
     Outcome restart();
+
+    // Whether a reload will steer, or close the gate.
+    [[nodiscard]] bool can_flip() const;
 
     // Empty before start() and when a restart failed.
     [[nodiscard]] std::optional<Generation> current() const { return current_; }

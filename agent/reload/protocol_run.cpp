@@ -24,6 +24,7 @@ Protocol::Run::Run(Protocol& protocol, std::string action) : p_(protocol), timer
 Outcome Protocol::Run::finish(const Result<void>& result) {
     if (closed_)
         open(); // a step failed: whichever server works is reached again at once
+    unpin();
     if (!result) {
         outcome_.exit = result.error().exit;
         outcome_.message = result.error().message;
@@ -119,14 +120,17 @@ Result<void> Protocol::Run::drain_old(const Listeners& old_listeners, bool finis
     options.cancelled = p_.options_.cancelled;
     if (!finish)
         options.finish = Duration::zero();
-    const auto report =
-        drain(p_.loop_, p_.sockets_, outcome_.gated, cookies_of(old_listeners, outcome_.gated), options);
+    const PortSet& ports = flipped_ ? outcome_.flipped : outcome_.gated;
+    const auto report = drain(p_.loop_, p_.sockets_, ports, cookies_of(old_listeners, ports), options);
     if (!report)
         return std::unexpected(report.error());
     outcome_.half_open = report->half_open;
     outcome_.queued = report->queued;
     outcome_.left = report->left;
     timer_.done("drain");
+    // Who was sent to the new server has connections there, so there is no way back but a failure.
+    if (flipped_)
+        return {};
     // The last moment at which giving up leaves everything as it was.
     return stopped(p_.options_.cancelled() ? Waited::cancelled : Waited::done, "", {});
 }
@@ -176,7 +180,7 @@ Result<void> Protocol::Run::wait_until_ended(Generation generation) {
 // are others. One that shows nothing has settled when nothing has changed for a while.
 Result<void> Protocol::Run::wait_until_reloaded(Generation generation,
                                                 const std::map<pid_t, std::set<std::uint32_t>>& before,
-                                                const std::set<ListenAddress>& expected) {
+                                                const std::set<ListenAddress>& expected, Duration at_most) {
     Result<void> result;
     const auto sockets_in = [](const std::map<pid_t, std::set<std::uint32_t>>& holders) {
         std::set<std::uint32_t> all;
@@ -207,7 +211,7 @@ Result<void> Protocol::Run::wait_until_reloaded(Generation generation,
             const auto now = p_.server_.holders(generation);
             return listening && now && turned_over(*now);
         },
-        p_.options_.settle, in_window);
+        at_most, in_window);
     timer_.done("swap", waited == Waited::timed_out ? "no change seen" : "");
     if (waited == Waited::cancelled)
         return stopped(waited, "", {});
@@ -256,10 +260,14 @@ Result<void> Protocol::Run::overlap() {
     const auto before = p_.server_.listeners(old);
     if (!before)
         return std::unexpected(before.error());
+    // First, so that nobody gets to a server that is not ready yet or is given up.
+    if (const auto r = pin(*before); !r)
+        return r;
     const auto fresh = p_.server_.start(true);
     if (!fresh)
         return std::unexpected(fresh.error());
     const auto give_up = [&](const Result<void>& r) {
+        flip_back(*before);
         abandon(*fresh); // while the gate is closed: what is replayed must not meet its sockets
         if (closed_)
             open();
@@ -271,11 +279,12 @@ Result<void> Protocol::Run::overlap() {
         return give_up(std::unexpected(after.error()));
     timer_.done("start");
 
-    const PortSet gated = restricted(changing_hands(*before, *after), p_.options_.ports);
-    if (!gated.empty()) {
-        if (const auto r = close(gated, *before); !r)
+    const PortSet changing = restricted(changing_hands(*before, *after), p_.options_.ports);
+    const Listeners going = without(*before, *after);
+    if (!changing.empty()) {
+        if (const auto r = take_over(changing, *before, *after); !r)
             return give_up(r);
-        if (const auto r = drain_old(*before, false); !r)
+        if (const auto r = drain_old(going, false); !r)
             return give_up(r);
     }
     if (const auto status = p_.server_.exited(*fresh); status)
@@ -285,11 +294,27 @@ Result<void> Protocol::Run::overlap() {
     p_.server_.tell(old, p_.server_.recipe().release_signal);
     p_.retiring_.push_back(old);
     p_.current_ = p_.latest_ = *fresh;
-    if (gated.empty())
+    if (changing.empty())
         return {};
-    const auto r = wait_until_released(old, cookies_of(*before, gated));
-    open();
+    const auto r = wait_until_released(old, cookies_of(going, changing));
+    if (closed_)
+        open();
     return r;
+}
+
+// By steering, else by closing the gate.
+Result<void> Protocol::Run::take_over(const PortSet& ports, const Listeners& before, const Listeners& after) {
+    if (pinned_) {
+        const auto r = flip(ports, before, after);
+        if (r)
+            return r;
+        if (const auto hold = cannot_flip(r.error()); !hold)
+            return hold;
+    }
+    if (const auto r = close(ports, before); !r)
+        return r;
+    unpin(); // behind the closed gate
+    return {};
 }
 
 Result<Listeners> Protocol::Run::cover(bool finish) {
@@ -306,6 +331,17 @@ Result<Listeners> Protocol::Run::cover(bool finish) {
 }
 
 Result<void> Protocol::Run::signal() {
+    if (p_.can_flip()) {
+        if (const auto r = check(); !r)
+            return r;
+        const auto listeners = p_.server_.listeners(*p_.current_);
+        if (!listeners)
+            return std::unexpected(listeners.error());
+        if (const auto r = pin(*listeners); !r)
+            return r;
+        if (pinned_)
+            return signal_steered(*listeners);
+    }
     const auto listeners = cover(false);
     if (!listeners)
         return std::unexpected(listeners.error());
@@ -313,7 +349,7 @@ Result<void> Protocol::Run::signal() {
     const auto before = p_.server_.holders(server);
     p_.server_.tell(server, p_.server_.recipe().reload_signal);
     const auto r = wait_until_reloaded(server, before.value_or(std::map<pid_t, std::set<std::uint32_t>>{}),
-                                       addresses_of(*listeners, outcome_.gated));
+                                       addresses_of(*listeners, outcome_.gated), p_.options_.settle);
     open();
     return r;
 }

@@ -32,22 +32,35 @@ private:
                                            const std::set<ListenAddress>& before);
     // listeners: all of the server's; the ports are some of theirs.
     Result<void> close(const PortSet& ports, const Listeners& listeners);
+    Result<void> take_over(const PortSet& ports, const Listeners& before, const Listeners& after);
     Result<void> drain_old(const Listeners& old_listeners, bool finish);
     // Waits for what the old server was told to do; one that does not do it gets SIGTERM, then SIGKILL.
     Waited insist(Generation generation, const std::function<bool()>& done, Duration at_most,
                   const char* undone) const;
     Result<void> wait_until_released(Generation old, const std::set<std::uint64_t>& cookies);
     Result<void> wait_until_ended(Generation generation);
+    // at_most: with no change for this long, nothing more is coming.
     Result<void> wait_until_reloaded(Generation generation,
                                      const std::map<pid_t, std::set<std::uint32_t>>& before,
-                                     const std::set<ListenAddress>& expected);
+                                     const std::set<ListenAddress>& expected, Duration at_most);
     void abandon(Generation generation) const;
     void open();
+
+    // protocol_flip.cpp. pinned_ afterwards: new connections go to these sockets until unpin(). An error
+    // where the reload is not to go on without that.
+    Result<void> pin(const Listeners& old);
+    Result<void> cannot_flip(const Error& error);
+    Result<void> flip(const PortSet& ports, const Listeners& old, const Listeners& fresh);
+    void flip_back(const Listeners& old);
+    void unpin();
+    Result<void> signal_steered(const Listeners& old);
 
     Protocol& p_;
     Outcome outcome_;
     StepTimer timer_;
     std::optional<ClosedGate> closed_;
+    bool pinned_ = false;
+    bool flipped_ = false;
 };
 
 } // namespace syngate

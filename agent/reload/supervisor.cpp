@@ -2,6 +2,7 @@
 #include "reload/supervisor.hpp"
 
 #include "gate/gate_json.hpp"
+#include "reload/flip_request.hpp"
 #include "reload/listening.hpp"
 
 #include <csignal>
@@ -88,7 +89,7 @@ Result<int> Supervisor::run() {
         return stop();
     if (!last_.ok())
         return failure(last_.exit, last_.message);
-    if (const auto r = options_.claim(listening()); !r) {
+    if (const auto r = options_.claim(ours()); !r) {
         stop_signals_ = 1;
         stop();
         return std::unexpected(r.error());
@@ -138,7 +139,7 @@ void Supervisor::run_batch() {
     log(last_);
     if (manual_.is_closed()) {
         // Keeps the claim on what it is closed on.
-    } else if (const auto r = options_.claim(listening()); !r) {
+    } else if (const auto r = options_.claim(ours()); !r) {
         spdlog::warn("{}: reloads fail until then", r.error().message);
     }
     for (const auto& answer : batch.answers)
@@ -200,7 +201,7 @@ Result<void> Supervisor::close_by_hand(const nlohmann::json& request) {
         const auto parsed = parse_ports(list);
         if (!parsed)
             return std::unexpected(parsed.error());
-        PortSet all = ports;
+        PortSet all = ours();
         all.insert(parsed->begin(), parsed->end());
         if (const auto r = options_.claim(all); !r)
             return r;
@@ -217,6 +218,29 @@ Result<void> Supervisor::close_by_hand(const nlohmann::json& request) {
     return manual_.close(ports, options_.protocol.policy, lease);
 }
 
+// What is flipped stays ours beside what the server listens on.
+PortSet Supervisor::ours() {
+    PortSet ports = listening();
+    if (const Steerer* steerer = options_.protocol.steerer; steerer)
+        for (const auto& [port, target] : steerer->flips())
+            ports.insert(port);
+    return ports;
+}
+
+Result<void> Supervisor::flip_by_hand(const nlohmann::json& request) {
+    if (running_)
+        return failure(Exit::busy, "a reload is under way");
+    if (!options_.protocol.steerer)
+        return failure(Exit::impossible,
+                       "this agent steers nothing: it runs with --policy hold or drop, or its log says why "
+                       "it cannot");
+    return run_flip_request(*options_.protocol.steerer, request, [this](const PortSet& flipped) {
+        PortSet all = ours();
+        all.insert(flipped.begin(), flipped.end());
+        return options_.claim(all);
+    });
+}
+
 void Supervisor::handle(const nlohmann::json& request, std::function<void(const nlohmann::json&)> reply) {
     const std::string verb = request.value("verb", "");
     const auto refuse = [&](const Error& error) {
@@ -229,6 +253,10 @@ void Supervisor::handle(const nlohmann::json& request, std::function<void(const 
     } else if (verb == "reload" || verb == "restart") {
         requests_.add(verb == "restart", "the control socket",
                       [reply = std::move(reply)](const Outcome& outcome) { reply(to_json(outcome)); });
+    } else if (verb == "flip") {
+        if (const auto r = flip_by_hand(request); !r)
+            return refuse(r.error());
+        reply({{"ok", true}, {"exit", 0}, {"message", describe(*options_.protocol.steerer)}});
     } else if (verb == "close") {
         if (const auto r = close_by_hand(request); !r)
             return refuse(r.error());
@@ -250,19 +278,24 @@ nlohmann::json Supervisor::status() {
     nlohmann::json retiring = nlohmann::json::array();
     for (const Generation generation : protocol_.retiring())
         retiring.push_back(generation);
-    return {{"ok", true},
-            {"exit", 0},
-            {"server",
-             {{"kind", server_.recipe().kind},
-              {"command", fmt::format("{}", fmt::join(server_.recipe().start, " "))},
-              {"pid", protocol_.current() ? nlohmann::json(*protocol_.current()) : nlohmann::json()},
-              {"retiring", retiring},
-              {"ports", format_ports(listening())}}},
-            {"gate", to_json(gate_.status())},
-            {"busy", running_},
-            {"closed_by_hand", manual_.is_closed()},
-            {"reloads", {{"done", runs_}, {"failed", failures_}}},
-            {"last", to_json(last_)}};
+    nlohmann::json json = {
+        {"ok", true},
+        {"exit", 0},
+        {"server",
+         {{"kind", server_.recipe().kind},
+          {"command", fmt::format("{}", fmt::join(server_.recipe().start, " "))},
+          {"pid", protocol_.current() ? nlohmann::json(*protocol_.current()) : nlohmann::json()},
+          {"retiring", retiring},
+          {"policy", protocol_.can_flip() ? "flip" : to_string(options_.protocol.policy)},
+          {"ports", format_ports(listening())}}},
+        {"gate", to_json(gate_.status())},
+        {"busy", running_},
+        {"closed_by_hand", manual_.is_closed()},
+        {"reloads", {{"done", runs_}, {"failed", failures_}}},
+        {"last", to_json(last_)}};
+    if (options_.protocol.steerer)
+        json["steering"] = to_json(*options_.protocol.steerer);
+    return json;
 }
 
 } // namespace syngate

@@ -47,7 +47,9 @@ private:
     int stop();
     void end_retiring(Time deadline);
     PortSet listening();
+    PortSet ours();
     Result<void> close_by_hand(const nlohmann::json& request);
+    Result<void> flip_by_hand(const nlohmann::json& request);
 
     Loop& loop_;
     Gate& gate_;

@@ -190,6 +190,7 @@ Result<Recipe> nginx_recipe(const Argv& server) {
     recipe.check.insert(recipe.check.begin() + 1, "-t");
     recipe.reload = ReloadHow::signal;
     recipe.reload_signal = SIGHUP;
+    recipe.stays_up = true; // old workers go when the new ones are there
     recipe.release_signal = SIGQUIT;
     recipe.graceful = true;
     return recipe;

@@ -66,6 +66,7 @@ Result<> apply_reload(Recipe& recipe, const std::string& reload) {
     if (reload.empty())
         return {};
     recipe.reload_signal = 0;
+    recipe.stays_up = false;
     if (reload == "overlap") {
         recipe.reload = ReloadHow::overlap;
     } else if (reload == "restart") {

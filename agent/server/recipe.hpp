@@ -21,6 +21,7 @@ struct Recipe {
     Argv check; // empty: there is no way to check the configuration
     ReloadHow reload = ReloadHow::restart;
     int reload_signal = 0;  // for ReloadHow::signal
+    bool stays_up = false;  // for ReloadHow::signal: somebody listens and accepts at every moment of it
     int release_signal = 0; // close the listening sockets, finish what is open, end
     bool graceful = false;  // release_signal lets open connections finish
 };

@@ -21,6 +21,13 @@ struct SteerRule {
     std::vector<Listener> to;
 };
 
+// Whether a reload steers, or closes the gate.
+enum class Flip {
+    never,
+    automatic, // steers where the server and the kernel allow it
+    always,
+};
+
 struct SteeredAddress {
     std::string at; // "10.0.0.1:80"
     std::uint16_t port = 0;

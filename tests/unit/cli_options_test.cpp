@@ -52,6 +52,7 @@ TEST_F(OptionsTest, DefaultsOfRun) {
     EXPECT_EQ(o.command, (Argv{"haproxy", "-f", "x.cfg"}));
     EXPECT_TRUE(o.gate.ports.empty());
     EXPECT_EQ(o.gate.policy, Policy::hold);
+    EXPECT_EQ(o.gate.flip, Flip::automatic);
     EXPECT_EQ(o.gate.hook, Hook::automatic);
     EXPECT_EQ(o.gate.lease, 3s);
     EXPECT_EQ(o.gate.max_window, 30s);
@@ -121,6 +122,7 @@ TEST_F(OptionsTest, EveryOptionOfRunIsTaken) {
                             "server"});
     EXPECT_EQ(o.gate.ports, (PortSet{80, 8000, 8001}));
     EXPECT_EQ(o.gate.policy, Policy::drop);
+    EXPECT_EQ(o.gate.flip, Flip::never);
     EXPECT_EQ(o.gate.hook, Hook::xdp);
     EXPECT_EQ(o.gate.lease, 1s);
     EXPECT_EQ(o.gate.max_window, 2s);
@@ -224,7 +226,7 @@ TEST_F(OptionsTest, UsageErrorsNameWhatIsWrong) {
         {{"run", "--ports", "0", "--", "s"}, "'0'"},
         {{"run", "--ports", "80,,81", "--", "s"}, "''"},
         {{"run", "--ports", "", "--", "s"}, "--ports"},
-        {{"run", "--policy", "flip", "--", "s"}, "drop, hold"},
+        {{"run", "--policy", "keep", "--", "s"}, "auto, drop, flip, hold"},
         {{"run", "--hook", "nfqueue", "--", "s"}, "auto, tc, tcx, xdp"},
         {{"run", "--lease", "soon", "--", "s"}, "soon"},
         {{"run", "--lease", "0", "--", "s"}, "longer than 0"},
