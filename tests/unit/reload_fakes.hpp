@@ -8,6 +8,7 @@
 #include "net/sock_diag.hpp"
 #include "reload/listening.hpp"
 #include "reload/protocol.hpp"
+#include "reload/steerer.hpp"
 #include "server/server.hpp"
 
 #include <algorithm>
@@ -178,6 +179,38 @@ private:
     World& world_;
 };
 
+// The journal has who gets new connections: "steer 80 to 1 2, 443 to 3" by cookie, "release".
+class FakeSteering final : public Steering {
+public:
+    explicit FakeSteering(World& world) : world_(world) {}
+
+    Result<void> steer(const std::vector<SteerRule>& rules) override {
+        std::string told;
+        for (const SteerRule& rule : rules) {
+            told += (told.empty() ? "steer " : ", ") + std::to_string(rule.at.port) + " to";
+            for (const Listener& to : rule.to)
+                told += " " + std::to_string(to.cookie);
+        }
+        world_.event(told);
+        if (fail_at == ++asked)
+            return failure(Exit::failed, "the socket is gone");
+        steered = rules;
+        return {};
+    }
+    void release() override {
+        world_.event("release");
+        steered.clear();
+    }
+    [[nodiscard]] SteeringStatus status() const override { return {}; }
+
+    int asked = 0;
+    int fail_at = 0;
+    std::vector<SteerRule> steered;
+
+private:
+    World& world_;
+};
+
 // Generations are 101, 102, ... Unless told otherwise each listens at once on `ports`, and ends at once
 // when it is told its release signal.
 class FakeServer final : public Server {
@@ -267,6 +300,8 @@ struct FakeMachine : testing::Test {
     FakeGate gate{world};
     FakeSockets sockets{world};
     FakeServer server{world};
+    FakeSteering steering{world};
+    Steerer steerer{steering, sockets};
 
     static ProtocolOptions quick() {
         ProtocolOptions options;
@@ -280,6 +315,8 @@ struct FakeMachine : testing::Test {
     void TearDown() override {
         EXPECT_FALSE(gate.closed);
         EXPECT_EQ(gate.closes, gate.opens);
+        if (steerer.flips().empty())
+            EXPECT_TRUE(steering.steered.empty());
     }
 };
 
@@ -295,6 +332,11 @@ struct ProtocolTest : FakeMachine {
         ASSERT_TRUE(started.ok()) << started.message;
         ASSERT_EQ(protocol->current(), 101);
         world.journal.clear();
+    }
+    void serve_flipping(Flip flip, const PortSet& ports = {80}) {
+        options.flip = flip;
+        options.steerer = &steerer;
+        serve(ports);
     }
     void serve_by(ReloadHow how) {
         server.how.reload = how;
