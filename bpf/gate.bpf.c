@@ -3,6 +3,7 @@
  * The gate: one logic behind three programs, for TC and TCX on devices with and without an Ethernet
  * header, and for XDP. Every frame ends in one numbered reason with a counter.
  */
+#include "count.h"
 #include "packet.h"
 #include "parse.h"
 
@@ -81,10 +82,6 @@ struct {
 	__type(value, struct scratch);
 } scratch SEC(".maps");
 
-/*
- * By name, not as an array: without CAP_PERFMON the verifier allows no arithmetic on a pointer into a map
- * that differs from path to path. The asm keeps the compiler from making such arithmetic of it again.
- */
 static __always_inline void count(__u32 reason)
 {
 	__u32 zero = 0;
@@ -93,10 +90,9 @@ static __always_inline void count(__u32 reason)
 	if (!counters)
 		return;
 	switch (reason) {
-#define COUNT(name, verdict, meaning)    \
-	case SYNGATE_REASON_##name:      \
-		asm volatile("# " #name);  \
-		counters->name++;        \
+#define COUNT(name, verdict, meaning)       \
+	case SYNGATE_REASON_##name:         \
+		COUNT_HERE(counters, name); \
 		break;
 		SYNGATE_REASONS(COUNT)
 #undef COUNT

@@ -1,50 +1,27 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Steering: an sk_lookup program that chooses the listening socket of a new connection, and the
- * iterator that puts listening sockets where it can choose them. It never drops: what it does not
- * steer goes by the kernel's own rules.
+ * Steering: an sk_lookup program that chooses the listening socket of a new connection, and one
+ * that puts listening sockets where it can choose them. It never drops: what it does not steer goes
+ * by the kernel's own rules.
  */
 #include <vmlinux.h>
 #include <syngate/abi.h>
+#include "count.h"
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_endian.h>
 #include <stdbool.h>
 
 #define AF_INET 2
 #define NEXT_TCP 6
-#define TCP_LISTEN 10
 #define SK_PASS 1
 
 #define BPF_F_NO_PREALLOC 1
 #define BPF_F_MMAPABLE 1024
 #define BPF_SK_LOOKUP_F_NO_REUSEPORT 2
+#define BPF_F_CURRENT_NETNS (-1L)
 
 /* A socket whose slot is empty has been closed; the next ones are tried, as many as this. */
 #define SLOTS_TRIED 16
-
-#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
-
-typedef struct {
-	__s64 counter;
-} atomic64_t;
-
-struct sock_common {
-	volatile unsigned char skc_state;
-	atomic64_t skc_cookie;
-};
-
-struct seq_file;
-
-struct bpf_iter_meta {
-	struct seq_file *seq;
-};
-
-struct bpf_iter__tcp {
-	struct bpf_iter_meta *meta;
-	struct sock_common *sk_common;
-};
-
-#pragma clang attribute pop
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -77,26 +54,26 @@ struct {
 	__type(value, struct syngate_steer_verdicts);
 } steer_verdicts SEC(".maps");
 
-/* Cookies of the sockets to capture, and the slots that they shall have. Empty but for the moment. */
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, SYNGATE_STEER_SLOTS);
-	__type(key, __u64);
-	__type(value, __u32);
-} wanted SEC(".maps");
-
 static __always_inline void count(__u32 reason)
 {
 	__u32 zero = 0;
-	__u64 *counters = bpf_map_lookup_elem(&steer_verdicts, &zero);
+	struct syngate_steer_verdicts *counters = bpf_map_lookup_elem(&steer_verdicts, &zero);
 
-	if (counters && reason < SYNGATE_STEER_REASON_COUNT)
-		counters[reason]++;
+	if (!counters)
+		return;
+	switch (reason) {
+#define COUNT(name, meaning)                \
+	case SYNGATE_STEER_REASON_##name:   \
+		COUNT_HERE(counters, name); \
+		break;
+		SYNGATE_STEER_REASONS(COUNT)
+#undef COUNT
+	}
 }
 
 struct lookup {
 	bool ipv4;
+	bool own;
 	__u32 port;
 	__u32 address[4]; /* local, IPv4 as ::ffff:a.b.c.d */
 	__u32 hash;
@@ -111,10 +88,13 @@ static __always_inline void read_lookup(struct bpf_sk_lookup *ctx, struct lookup
 	volatile struct bpf_sk_lookup *from = ctx;
 	__u32 ip4 = from->local_ip4, first = from->local_ip6[0], second = from->local_ip6[1],
 	      third = from->local_ip6[2], fourth = from->local_ip6[3];
-	__u32 remote = from->remote_ip4 ^ from->remote_ip6[0] ^ from->remote_ip6[1] ^ from->remote_ip6[2] ^
+	__u32 first_remote = from->remote_ip6[0];
+	__u32 remote = from->remote_ip4 ^ first_remote ^ from->remote_ip6[1] ^ from->remote_ip6[2] ^
 		       from->remote_ip6[3];
 
 	lookup->ipv4 = from->family == AF_INET;
+	lookup->own = from->remote_ip4 == bpf_htonl(SYNGATE_LOOKUP_IPV4) ||
+		      (first_remote & bpf_htonl(0xff000000)) == bpf_htonl(0xff000000);
 	lookup->port = from->local_port;
 	lookup->address[0] = first;
 	lookup->address[1] = second;
@@ -191,6 +171,8 @@ static __always_inline int decide(struct bpf_sk_lookup *ctx)
 
 	struct lookup lookup;
 	read_lookup(ctx, &lookup);
+	if (lookup.own)
+		return SYNGATE_STEER_REASON_own_lookup;
 
 	struct syngate_steer_rule *rule = find_rule(&lookup, generation);
 	if (!rule)
@@ -198,9 +180,9 @@ static __always_inline int decide(struct bpf_sk_lookup *ctx)
 
 	int reason = assign(ctx, rule, lookup.hash);
 	if (reason == SYNGATE_STEER_REASON_steered)
-		__sync_fetch_and_add(&rule->steered, 1);
+		COUNT_SHARED(rule, steered);
 	else if (reason == SYNGATE_STEER_REASON_no_listener)
-		__sync_fetch_and_add(&rule->no_listener, 1);
+		COUNT_SHARED(rule, no_listener);
 	return reason;
 }
 
@@ -212,26 +194,43 @@ int syngate_steer(struct bpf_sk_lookup *ctx)
 }
 
 /*
- * Meets every listening socket of the network namespace and puts those that are wanted into their
- * slots. What it met is written down, so that the reader need not let it go on to the connections.
+ * Never attached: the agent runs it on a packet that holds a struct syngate_capture behind a link-layer
+ * header. Stores the listening socket that a SYN with these addresses and ports would find by the kernel's
+ * own rules. Returns 0 when there is none, 1 when it is stored, or a negative errno.
  */
-SEC("iter/tcp")
-int syngate_capture(struct bpf_iter__tcp *ctx)
+SEC("tc")
+int syngate_capture(struct __sk_buff *skb)
 {
-	struct sock_common *sk = ctx->sk_common;
+	struct syngate_capture want;
+	struct bpf_sock_tuple tuple = {};
+	struct bpf_sock *sk;
 
-	if (!sk || sk->skc_state != TCP_LISTEN)
+	if (bpf_skb_load_bytes(skb, SYNGATE_CAPTURE_OFFSET, &want, sizeof(want)))
+		return -22; /* EINVAL */
+
+	__u32 slot = want.slot;
+
+	if (want.ipv6) {
+		__builtin_memset(tuple.ipv6.saddr, 0, sizeof(tuple.ipv6.saddr));
+		tuple.ipv6.saddr[0] = bpf_htonl(0xff000000);
+		__builtin_memcpy(tuple.ipv6.daddr, want.address, sizeof(tuple.ipv6.daddr));
+		tuple.ipv6.sport = bpf_htons(want.source_port);
+		tuple.ipv6.dport = bpf_htons(want.port);
+		sk = bpf_sk_lookup_tcp(skb, &tuple, sizeof(tuple.ipv6), BPF_F_CURRENT_NETNS, 0);
+	} else {
+		tuple.ipv4.saddr = bpf_htonl(SYNGATE_LOOKUP_IPV4);
+		__builtin_memcpy(&tuple.ipv4.daddr, want.address, sizeof(tuple.ipv4.daddr));
+		tuple.ipv4.sport = bpf_htons(want.source_port);
+		tuple.ipv4.dport = bpf_htons(want.port);
+		sk = bpf_sk_lookup_tcp(skb, &tuple, sizeof(tuple.ipv4), BPF_F_CURRENT_NETNS, 0);
+	}
+	if (!sk)
 		return 0;
 
-	struct syngate_captured captured = {.cookie = sk->skc_cookie.counter};
-	__u32 *slot = bpf_map_lookup_elem(&wanted, &captured.cookie);
+	long error = bpf_map_update_elem(&sockets, &slot, sk, 0);
 
-	if (!slot)
-		return 0;
-	captured.slot = *slot;
-	captured.error = bpf_map_update_elem(&sockets, &captured.slot, sk, 0);
-	bpf_seq_write(ctx->meta->seq, &captured, sizeof(captured));
-	return 0;
+	bpf_sk_release(sk);
+	return error ? error : 1;
 }
 
 char LICENSE[] SEC("license") = "GPL";

@@ -29,10 +29,6 @@ public:
         if (!maps)
             return std::unexpected(maps.error());
         maps_ = std::move(*maps);
-        auto capture = SocketCapture::make(*maps_);
-        if (!capture)
-            return std::unexpected(capture.error());
-        capture_ = std::move(*capture);
         auto link = maps_->attach();
         if (!link)
             return std::unexpected(link.error());
@@ -93,7 +89,7 @@ private:
 
     // Everything but the step that makes it hold.
     Result<void> stage(Generation& generation, const std::vector<SteerRule>& rules) {
-        std::vector<SocketCapture::Want> wants;
+        std::vector<CaptureWant> wants;
         std::vector<syngate_steer_rule> entries;
         for (const SteerRule& rule : rules) {
             syngate_steer_rule entry{};
@@ -114,7 +110,7 @@ private:
             }
             entries.push_back(entry);
         }
-        if (const auto r = capture_->capture(wants); !r)
+        if (const auto r = capture_listeners(*maps_, wants); !r)
             return r;
         for (std::size_t i = 0; i < rules.size(); ++i) {
             if (const auto r = maps_->set_rule(generation.number, rules[i].at, entries[i]); !r)
@@ -135,7 +131,6 @@ private:
     }
 
     std::unique_ptr<SteerMaps> maps_;
-    std::unique_ptr<SocketCapture> capture_;
     Fd link_;
     Slots slots_{SYNGATE_STEER_SLOTS};
     Generation active_;

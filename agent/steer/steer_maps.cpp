@@ -85,10 +85,6 @@ int SteerMaps::sockets() const {
     return bpf_map__fd(skeleton_->maps.sockets);
 }
 
-int SteerMaps::wanted() const {
-    return bpf_map__fd(skeleton_->maps.wanted);
-}
-
 Result<void> SteerMaps::set_rule(std::uint32_t generation, const ListenAddress& at,
                                  const syngate_steer_rule& rule) {
     const syngate_steer_key key = key_of(generation, at);

@@ -27,7 +27,6 @@ public:
     [[nodiscard]] int lookup_program() const;
     [[nodiscard]] int capture_program() const;
     [[nodiscard]] int sockets() const; // the map's descriptor
-    [[nodiscard]] int wanted() const;
 
     Result<void> set_rule(std::uint32_t generation, const ListenAddress& at, const syngate_steer_rule& rule);
     void remove_rule(std::uint32_t generation, const ListenAddress& at);

@@ -135,6 +135,7 @@ struct syngate_queue {
 #define SYNGATE_STEER_REASONS(X)                                                        \
 	X(idle, "nothing is steered")                                                   \
 	X(not_tcp, "not TCP")                                                           \
+	X(own_lookup, "the agent's own, which looks for listeners")                     \
 	X(selected_before, "another program of the namespace has selected a socket")    \
 	X(no_rule, "to an address and port that is not steered")                        \
 	X(exempt, "to an address that is left to somebody else's listener")             \
@@ -184,11 +185,20 @@ struct syngate_steer_rule {
 /* Entries of the map `sockets`: listening sockets of all generations that exist at a time. */
 #define SYNGATE_STEER_SLOTS 16384
 
-/* What the iterator that fills `sockets` writes for each listener that it was asked for. */
-struct syngate_captured {
-	__u64 cookie;
+/*
+ * The address that the agent's own look-ups of listeners come from, in host byte order; over IPv6 it is
+ * ff00::. No packet has a broadcast or multicast address for its source: the kernel drops such ones first.
+ */
+#define SYNGATE_LOOKUP_IPV4 0xffffffff
+
+/* What the program that fills `sockets` is run on, behind this many bytes of link-layer header. */
+#define SYNGATE_CAPTURE_OFFSET 14
+struct syngate_capture {
+	__u8 address[16];  /* network byte order; IPv4 in the first four bytes */
+	__u16 port;        /* host byte order */
+	__u16 source_port; /* host byte order; picks the member of a SO_REUSEPORT group */
 	__u32 slot;
-	__s32 error; /* 0 or a negative errno */
+	__u32 ipv6;
 };
 
 #ifdef __cplusplus
@@ -207,6 +217,6 @@ SYNGATE_ASSERT(sizeof(struct syngate_steer_verdicts) == 8 * SYNGATE_STEER_REASON
 SYNGATE_ASSERT(sizeof(struct syngate_steer) == 24);
 SYNGATE_ASSERT(sizeof(struct syngate_steer_key) == 24);
 SYNGATE_ASSERT(sizeof(struct syngate_steer_rule) == 24);
-SYNGATE_ASSERT(sizeof(struct syngate_captured) == 16);
+SYNGATE_ASSERT(sizeof(struct syngate_capture) == 28);
 
 #endif

@@ -45,7 +45,6 @@ struct Chosen {
 struct SteerTest : testing::Test {
     std::unique_ptr<Sockets> sock_diag;
     std::unique_ptr<SteerMaps> maps;
-    std::unique_ptr<SocketCapture> capture;
     std::map<std::uint64_t, Fd> listening; // by cookie
     std::uint16_t from_port = 1024;
 
@@ -59,9 +58,6 @@ struct SteerTest : testing::Test {
         auto loaded = SteerMaps::load(1);
         ASSERT_TRUE(loaded) << loaded.error().message;
         maps = std::move(*loaded);
-        auto made = SocketCapture::make(*maps);
-        ASSERT_TRUE(made) << made.error().message;
-        capture = std::move(*made);
     }
 
     Listener listen_on(const std::string& address, std::uint16_t port, bool ipv6_only = false) {
@@ -95,10 +91,10 @@ struct SteerTest : testing::Test {
 
     void rule(const ListenAddress& where, const std::vector<Listener>& to, std::uint32_t first_slot = 0,
               std::uint32_t of = generation) {
-        std::vector<SocketCapture::Want> wants;
+        std::vector<CaptureWant> wants;
         for (std::uint32_t i = 0; i < to.size(); ++i)
             wants.push_back({to[i], first_slot + i});
-        const auto captured = capture->capture(wants);
+        const auto captured = capture_listeners(*maps, wants);
         ASSERT_TRUE(captured) << captured.error().message;
         const auto set = maps->set_rule(
             of, where, {.first_slot = first_slot, .sockets = static_cast<std::uint32_t>(to.size())});
@@ -248,16 +244,36 @@ TEST_F(SteerTest, CaptureTakesTheSocketThatIsMeant) {
     std::vector<Listener> shards;
     for (int i = 0; i < 8; ++i)
         shards.push_back(listen_on("10.0.0.1", 80));
+    // What is steered now does not stand in the way.
+    const auto link = maps->attach();
+    ASSERT_TRUE(link) << link.error().message;
+    rule(at("10.0.0.1", 80), {shards[0]});
+    maps->activate(generation);
     for (std::uint32_t i = 0; i < 8; ++i) {
-        ASSERT_TRUE(capture->capture({{shards[i], 100 + i}}));
+        ASSERT_TRUE(capture_listeners(*maps, {{shards[i], 100 + i}}));
         EXPECT_EQ(maps->cookie_in(100 + i), shards[i].cookie);
     }
+    EXPECT_GT(maps->verdicts().own_lookup, 0U);
+    EXPECT_EQ(maps->verdicts().steered, 0U);
+}
+
+TEST_F(SteerTest, CaptureTellsListenersOnOneAddressFromThoseOnEveryAddress) {
+    const auto one = listen_on("10.0.0.1", 80), every = listen_on("0.0.0.0", 80);
+    const auto six = listen_on("2001:db8::1", 80), every_six = listen_on("::", 80, true);
+    const std::vector<Listener> all{every, one, every_six, six};
+    std::vector<CaptureWant> wants;
+    for (std::uint32_t i = 0; i < all.size(); ++i)
+        wants.push_back({all[i], i});
+    const auto captured = capture_listeners(*maps, wants);
+    ASSERT_TRUE(captured) << captured.error().message;
+    for (std::uint32_t i = 0; i < all.size(); ++i)
+        EXPECT_EQ(maps->cookie_in(i), all[i].cookie);
 }
 
 TEST_F(SteerTest, CaptureNamesTheListenerThatIsGone) {
     const auto stays = listen_on("10.0.0.1", 80), goes = listen_on("10.0.0.1", 8443);
     listening.erase(goes.cookie);
-    const auto captured = capture->capture({{stays, 0}, {goes, 1}});
+    const auto captured = capture_listeners(*maps, {{stays, 0}, {goes, 1}});
     ASSERT_FALSE(captured);
     EXPECT_NE(captured.error().message.find("10.0.0.1:8443"), std::string::npos) << captured.error().message;
 }
