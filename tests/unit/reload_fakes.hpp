@@ -315,8 +315,7 @@ struct FakeMachine : testing::Test {
     void TearDown() override {
         EXPECT_FALSE(gate.closed);
         EXPECT_EQ(gate.closes, gate.opens);
-        if (steerer.flips().empty())
-            EXPECT_TRUE(steering.steered.empty());
+        EXPECT_TRUE(!steerer.flips().empty() || steering.steered.empty());
     }
 };
 

@@ -115,25 +115,24 @@ TEST_F(FlipTest, OthersOnTheSamePortKeepTheirs) {
     EXPECT_TRUE(world.has("steer 80 to 3, 80 to"));
 }
 
-TEST_F(FlipTest, WhatIsNotPossibleGoesByHoldWhenThatIsAllowed) {
-    for (const int broken_step : {1, 2}) {
-        world = World();
-        steering.asked = 0;
-        steering.fail_at = broken_step;
-        gate.closes = gate.opens = 0;
-        serve_flipping(Flip::automatic);
-        const Generation old = *protocol->current();
-        gate.on_open = [&] { EXPECT_TRUE(world.listening[old].empty()); };
-        const Outcome outcome = protocol->reload();
-        EXPECT_TRUE(outcome.ok()) << outcome.message;
-        EXPECT_NE(outcome.message.find("the socket is gone"), std::string::npos) << outcome.message;
-        EXPECT_EQ(outcome.gated, PortSet{80});
-        EXPECT_EQ(outcome.flipped, PortSet{});
-        EXPECT_EQ(gate.closes, 1);
-        EXPECT_EQ(gate.opens, 1);
-        EXPECT_TRUE(steering.steered.empty());
-    }
+struct FlipBrokenAt : FlipTest, testing::WithParamInterface<int> {};
+
+TEST_P(FlipBrokenAt, WhatIsNotPossibleGoesByHoldWhenThatIsAllowed) {
+    steering.fail_at = GetParam();
+    serve_flipping(Flip::automatic);
+    const Generation old = *protocol->current();
+    gate.on_open = [&] { EXPECT_TRUE(world.listening[old].empty()); };
+    const Outcome outcome = protocol->reload();
+    EXPECT_TRUE(outcome.ok()) << outcome.message;
+    EXPECT_NE(outcome.message.find("the socket is gone"), std::string::npos) << outcome.message;
+    EXPECT_EQ(outcome.gated, PortSet{80});
+    EXPECT_EQ(outcome.flipped, PortSet{});
+    EXPECT_EQ(gate.closes, 1);
+    EXPECT_EQ(gate.opens, 1);
+    EXPECT_TRUE(steering.steered.empty());
 }
+
+INSTANTIATE_TEST_SUITE_P(Step, FlipBrokenAt, testing::Values(1, 2));
 
 TEST_F(FlipTest, WhatIsNotPossibleChangesNothingWhenOnlyFlipIsAllowed) {
     serve_flipping(Flip::always);
