@@ -74,7 +74,11 @@ Result<PortSet> ports_or_auto(const std::string& text) {
 Result<std::size_t> parse_size(const std::string& text) {
     std::string digits = text;
     std::size_t bytes = 0;
-    const bool scaled = CLI::AsSizeValue(false)(digits).empty(); // turns 4MiB into 4194304
+    bool scaled = false;
+    try {
+        scaled = CLI::AsSizeValue(false)(digits).empty(); // turns 4MiB into 4194304
+    } catch (const CLI::ParseError&) { // of a number that does not fit, from version 2.4 on
+    }
     if (!scaled || !CLI::detail::lexical_cast(digits, bytes))
         return failure(Exit::usage, fmt::format("'{}' is no size: write 65536, 64k or 4MiB", text));
     if (bytes < park_memory_min || bytes > park_memory_max)
