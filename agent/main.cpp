@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "base/log.hpp"
 #include "cli/commands.hpp"
+#include "probe/switches.hpp"
 
 #include <csignal>
 #include <fmt/format.h>
@@ -34,6 +35,10 @@ int main(int argc, char** argv) {
     if (options->verb.empty()) {
         fmt::print("{}", options->text);
         return 0;
+    }
+    if (const auto switches = syngate::check_switches(); !switches) {
+        fmt::print(stderr, "syngate: {}\n", switches.error().message);
+        return static_cast<int>(switches.error().exit);
     }
     syngate::log_start(options->log_level);
     const auto status = run_verb(*options);

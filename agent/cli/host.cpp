@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "cli/host.hpp"
 
+#include "cli/backend.hpp"
 #include "cli/sweep.hpp"
-#include "gate/bpf_gate.hpp"
 #include "steer/bpf_steering.hpp"
 
 #include <csignal>
@@ -59,14 +59,7 @@ Result<std::unique_ptr<Host>> Host::make(const Options& options) {
     else
         spdlog::warn("what a killed agent may have left could not be looked for: {}", swept.error().message);
 
-    BpfGateOptions gate_options;
-    gate_options.hook = options.gate.hook;
-    gate_options.policy = options.gate.policy;
-    gate_options.park_memory = options.gate.park_memory;
-    gate_options.max_window = options.gate.max_window;
-    gate_options.pin_base = options.gate.bpffs;
-    gate_options.owner_id = host->registry_->id();
-    auto gate = make_bpf_gate(*host->loop_, gate_options);
+    auto gate = make_gate(*host->loop_, options.gate, host->registry_->id());
     if (!gate)
         return std::unexpected(gate.error());
     host->gate_ = std::move(*gate);
@@ -80,6 +73,12 @@ Result<void> Host::make_steerer(const Options& options) {
         options.verb == "flip" || (options.verb == "run" && options.gate.flip == Flip::always);
     if (!needed && (options.verb != "run" || options.gate.flip == Flip::never))
         return {};
+    if (gate_->status().mode != "bpf") { // who does without BPF does so altogether
+        if (needed)
+            return failure(Exit::impossible, "new connections are steered by BPF only, and this is mode iptables; "
+                                             "use --policy hold or drop");
+        return {};
+    }
     auto steering = make_bpf_steering({.pins = gate_->status().pins, .owner_id = registry_->id()});
     if (!steering && needed)
         return std::unexpected(steering.error());

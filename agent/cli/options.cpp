@@ -124,6 +124,9 @@ void add_gate(CLI::App* app, Options& o) {
             g.flip = choice->first;
             return choice->second;
         });
+    add(app, "--mode", g.mode,
+        "Who does it: bpf, iptables, or auto: BPF where it is possible, else iptables [auto]",
+        one_of<Mode>({{"auto", Mode::automatic}, {"bpf", Mode::bpf}, {"iptables", Mode::iptables}}));
     add(app, "--hook", g.hook, "Where the BPF program sits: tcx, tc, xdp, or auto: tcx, else tc [auto]",
         one_of<Hook>({{"auto", Hook::automatic}, {"tcx", Hook::tcx}, {"tc", Hook::tc}, {"xdp", Hook::xdp}}));
     add(app, "--lease", g.lease,

@@ -15,11 +15,14 @@
 
 namespace syngate {
 
+enum class Mode { automatic, bpf, iptables };
+
 // What the verbs that hold a gate share: run, exec, close.
 struct GateOptions {
     PortSet ports;                // empty: auto
     Flip flip = Flip::automatic;  // run
     Policy policy = Policy::hold; // where nothing is flipped
+    Mode mode = Mode::automatic;
     Hook hook = Hook::automatic;
     Duration lease = std::chrono::seconds(3);
     Duration max_window = std::chrono::seconds(30);

@@ -1,37 +1,61 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
+#include "iptables/probe.hpp"
 #include "cli/commands.hpp"
 #include "probe/capabilities.hpp"
 #include "probe/features.hpp"
 
+#include <algorithm>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <iterator>
 
 namespace syngate {
 namespace {
 
 struct Choice {
-    std::string mode; // "bpf", or empty when the gate is not possible
-    std::string hook;
+    std::string mode; // "bpf", "iptables", or empty when no gate is possible
+    std::string hook; // of iptables: its variant
     std::string policy;
     std::string why;
 };
 
-Choice choose(const Features& features, const Capabilities& capabilities) {
-    const auto available = [&](std::string_view name) {
-        const Feature* found = find_feature(features, name);
-        return found && found->available;
-    };
+bool has(const Features& features, std::string_view name) {
+    const Feature* found = find_feature(features, name);
+    return found && found->available;
+}
+
+std::string how(const Features& features, std::string_view name) {
+    const Feature* found = find_feature(features, name);
+    return fmt::format("{}: {}", name, found ? found->how : "");
+}
+
+Choice choose_bpf(const Features& features, const Capabilities& capabilities) {
     if (const auto missing = capabilities.missing_for_bpf(); !missing.empty())
         return {"", "", "", fmt::format("missing: {}", fmt::join(missing, ", "))};
     for (const auto needed : {feature::bpf, feature::mmap_array, feature::lpm_trie, feature::sched_cls})
-        if (!available(needed))
-            return {"", "", "", fmt::format("{}: {}", needed, find_feature(features, needed)->how)};
+        if (!has(features, needed))
+            return {"", "", "", how(features, needed)};
     const std::string hook = best_hook(features);
     if (hook.empty())
         return {"", "", "", "neither TCX nor clsact"};
-    const bool hold = available(feature::ringbuf) && available(feature::live_frames);
+    const bool hold = has(features, feature::ringbuf) && has(features, feature::live_frames);
     return {"bpf", hook, hold ? "hold" : "drop",
             hold ? "all that it needs is there" : "SYNs cannot be replayed here, so hold acts as drop"};
+}
+
+Choice choose(const Features& features, const Capabilities& capabilities) {
+    Choice bpf = choose_bpf(features, capabilities);
+    if (!bpf.mode.empty())
+        return bpf;
+    const std::string why = "not BPF, " + bpf.why;
+    const std::string variant = best_variant(features);
+    if (variant.empty())
+        return {"", "", "", why + "; not iptables, " + how(features, feature::iptables_nft)};
+    if (!has(features, feature::xt_recent) && !has(features, feature::xt_time))
+        return {"", "", "",
+                fmt::format("{}; not iptables, {}, {}", why, how(features, feature::xt_recent),
+                            how(features, feature::xt_time))};
+    return {"iptables", variant, has(features, feature::nfqueue) ? "hold" : "drop", why};
 }
 
 } // namespace
@@ -40,7 +64,8 @@ Result<int> command_probe(const Options& options) {
     const auto capabilities = effective_capabilities();
     if (!capabilities)
         return std::unexpected(capabilities.error());
-    const Features features = probe_features(options.gate.bpffs);
+    Features features = probe_features(options.gate.bpffs);
+    std::ranges::move(probe_iptables(), std::back_inserter(features));
     const Choice choice = choose(features, *capabilities);
     if (options.json) {
         const nlohmann::json json = {{"ok", !choice.mode.empty()},
@@ -53,12 +78,12 @@ Result<int> command_probe(const Options& options) {
         fmt::print("{}\n", json.dump());
     } else {
         for (const Feature& feature : features)
-            fmt::print("{:12} {:3}  {}\n", feature.name, feature.available ? "yes" : "no", feature.how);
-        fmt::print("{:12} {}\n", "capabilities", fmt::join(capabilities->names(), " "));
+            fmt::print("{:15} {:3}  {}\n", feature.name, feature.available ? "yes" : "no", feature.how);
+        fmt::print("{:15} {}\n", "capabilities", fmt::join(capabilities->names(), " "));
         if (choice.mode.empty())
-            fmt::print("auto takes   nothing: {}\n", choice.why);
+            fmt::print("auto takes      nothing: {}\n", choice.why);
         else
-            fmt::print("auto takes   mode {}, hook {}, policy {}: {}\n", choice.mode, choice.hook,
+            fmt::print("auto takes      mode {}, hook {}, policy {}: {}\n", choice.mode, choice.hook,
                        choice.policy, choice.why);
     }
     return static_cast<int>(choice.mode.empty() ? Exit::impossible : Exit::ok);

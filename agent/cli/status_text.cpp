@@ -33,12 +33,14 @@ std::string gate_lines(const nlohmann::json& gate) {
     if (gate.value("closed", false))
         text += fmt::format(", ports {}, lease ends in {}", gate.value("ports", ""),
                             time_of(gate, "lease_left_us"));
-    text += "\non      ";
-    for (const auto& each : gate["interfaces"])
-        text += fmt::format(" {} ({}{})", each.value("name", ""), each.value("hook", ""),
-                            each.value("can_replay", false) ? "" : ", hold acts as drop");
-    const std::string pins = gate.value("pins", "");
-    text += "\npins     " + (pins.empty() ? "none: " + gate.value("no_pins_because", "") : pins);
+    if (gate.value("mode", "") == "bpf") { // iptables has neither
+        text += "\non      ";
+        for (const auto& each : gate["interfaces"])
+            text += fmt::format(" {} ({}{})", each.value("name", ""), each.value("hook", ""),
+                                each.value("can_replay", false) ? "" : ", hold acts as drop");
+        const std::string pins = gate.value("pins", "");
+        text += "\npins     " + (pins.empty() ? "none: " + gate.value("no_pins_because", "") : pins);
+    }
     text += "\npackets ";
     for (const auto& [reason, count] : gate["verdicts"].items())
         if (count.get<std::uint64_t>() > 0)

@@ -2,6 +2,7 @@
 #include "gate/attachments.hpp"
 
 #include "gate/gate_program.hpp"
+#include "probe/switches.hpp"
 
 #include <algorithm>
 #include <cerrno>
@@ -35,7 +36,7 @@ bool vanished(const Error& error) {
 
 Attachments::Attachments(GateMaps& maps, const Replayer* replayer, Hook hook)
     : maps_(maps), replayer_(replayer), hook_(hook),
-      tc_hook_(tcx_supported(maps.tc_program(true)) ? Hook::tcx : Hook::tc) {
+      tc_hook_(!switched_off(feature::tcx) && tcx_supported(maps.tc_program(true)) ? Hook::tcx : Hook::tc) {
     if (hook_ == Hook::automatic)
         hook_ = tc_hook_;
 }

@@ -6,6 +6,7 @@
 #include "gate/gate_maps.hpp"
 #include "gate/pins.hpp"
 #include "gate/replayer.hpp"
+#include "probe/switches.hpp"
 
 #include <algorithm>
 #include <cerrno>
@@ -138,9 +139,11 @@ public:
 
 private:
     Result<void> load() {
-        auto replayer = Replayer::load();
-        if (replayer && (*replayer)->probe(loopback_ifindex))
-            replayer_ = std::move(*replayer);
+        if (!switched_off(feature::ringbuf) && !switched_off(feature::live_frames)) {
+            auto replayer = Replayer::load();
+            if (replayer && (*replayer)->probe(loopback_ifindex))
+                replayer_ = std::move(*replayer);
+        }
         auto maps = GateMaps::load(options_.owner_id, options_.park_memory, replayer_ != nullptr);
         if (!maps)
             return std::unexpected(maps.error());
@@ -150,6 +153,10 @@ private:
     }
 
     void pin() {
+        if (switched_off(feature::bpffs)) {
+            no_pins_because_ = off_text;
+            return;
+        }
         const auto here = network_namespace();
         auto directory = here ? PinDirectory::make(options_.pin_base, *here, options_.owner_id)
                               : Result<PinDirectory>(std::unexpected(here.error()));
@@ -212,9 +219,27 @@ private:
     Window replayed_;
 };
 
+// Of what the gate needs or was asked to use.
+Result<void> refuse_what_is_switched_off(Hook hook) {
+    std::vector<std::string_view> needed{feature::bpf, feature::mmap_array, feature::lpm_trie,
+                                         feature::sched_cls};
+    if (hook == Hook::xdp)
+        needed.insert(needed.end(), {feature::xdp, feature::xdp_link});
+    else if (hook == Hook::tcx)
+        needed.push_back(feature::tcx);
+    else if (hook == Hook::tc || switched_off(feature::tcx))
+        needed.push_back(feature::tc);
+    for (const std::string_view name : needed)
+        if (switched_off(name))
+            return failure(Exit::impossible, fmt::format("{} is {}", name, off_text));
+    return {};
+}
+
 } // namespace
 
 Result<std::unique_ptr<Gate>> make_bpf_gate(Loop& loop, const BpfGateOptions& options) {
+    if (const auto r = refuse_what_is_switched_off(options.hook); !r)
+        return std::unexpected(r.error());
     // A lease is compared with the kernel's own clock, which a time namespace does not shift.
     struct stat time {};
     if (stat("/proc/self/ns/time", &time) == 0 && time.st_ino != initial_time_namespace)

@@ -34,8 +34,8 @@ struct GateInterface {
 };
 
 struct GateStatus {
-    std::string mode; // "bpf"
-    std::string hook; // as asked for or chosen
+    std::string mode; // "bpf", "iptables"
+    std::string hook; // as asked for or chosen; of iptables: its variant, "nft" or "legacy"
     Policy policy = Policy::hold;
     bool closed = false;
     Duration lease_left{};

@@ -3,6 +3,7 @@
 
 #include "base/fd.hpp"
 #include "base/libbpf_messages.hpp"
+#include "probe/switches.hpp"
 
 #include <array>
 #include <bpf/bpf.h>
@@ -28,6 +29,8 @@ ListenQueues::ListenQueues() : impl_(std::make_unique<Impl>()) {}
 ListenQueues::~ListenQueues() = default;
 
 Result<std::unique_ptr<ListenQueues>> ListenQueues::load() {
+    if (switched_off(feature::bpf))
+        return failure(Exit::impossible, std::string("bpf is ") + off_text);
     std::unique_ptr<ListenQueues> queues(new ListenQueues);
     const LibbpfMessages messages;
     const auto failed = [&] {

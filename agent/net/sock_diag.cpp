@@ -4,6 +4,7 @@
 #include "net/listen_queues.hpp"
 #include "net/netlink.hpp"
 #include "net/syn_recv_age.hpp"
+#include "probe/switches.hpp"
 
 #include <algorithm>
 #include <arpa/inet.h>
@@ -282,6 +283,9 @@ Result<Pending> Sockets::pending(const PortSet& local_ports, const std::set<std:
 }
 
 Result<std::unique_ptr<Sockets>> open_sock_diag() {
+    if (switched_off(feature::sock_diag))
+        return failure(Exit::impossible,
+                       fmt::format("sock_diag is {}, and there is no other way to see sockets", off_text));
     auto netlink = Netlink::open(NETLINK_SOCK_DIAG);
     if (!netlink)
         return std::unexpected(netlink.error());

@@ -3,6 +3,7 @@
 
 #include "base/fd.hpp"
 #include "probe/scratch_child.hpp"
+#include "probe/switches.hpp"
 
 #include <algorithm>
 #include <array>
@@ -265,6 +266,9 @@ Features probe_features(const std::string& bpffs_path) {
     result.push_back(probe_live_frames());
     result.push_back(probe_bpffs(bpffs_path));
     result.push_back(probe_sock_diag());
+    for (Feature& one : result)
+        if (switched_off(one.name))
+            one = {.name = one.name, .available = false, .how = off_text};
     return result;
 }
 

@@ -26,7 +26,8 @@ namespace fs = std::filesystem;
 constexpr int tcx_ingress = 46;
 
 Argv command_line(const AgentPlan& plan) {
-    Argv argv{built("syngate"), "run"};
+    Argv argv = plan.before;
+    argv.insert(argv.end(), {built("syngate"), "run"});
     argv.insert(argv.end(), plan.options.begin(), plan.options.end());
     argv.emplace_back("--");
     argv.insert(argv.end(), plan.server.begin(), plan.server.end());
@@ -70,7 +71,7 @@ void add_programs(std::set<std::string>& all, const std::string& device) {
 
 } // namespace
 
-Agent::Agent(const AgentPlan& plan) : process_(command_line(plan)) {
+Agent::Agent(const AgentPlan& plan) : process_(command_line(plan), {.extra_env = plan.extra_env}) {
     const bool up = wait_until(
         [&] {
             if (!process_.runs())

@@ -15,6 +15,8 @@ namespace syngate::live {
 struct AgentPlan {
     Argv server;       // as a user writes it behind --
     Argv options = {}; // of `syngate run`
+    std::vector<std::pair<std::string, std::string>> extra_env = {};
+    Argv before = {}; // a program that runs `syngate`, with its arguments
 };
 
 class Agent {

@@ -53,6 +53,7 @@ TEST_F(OptionsTest, DefaultsOfRun) {
     EXPECT_TRUE(o.gate.ports.empty());
     EXPECT_EQ(o.gate.policy, Policy::hold);
     EXPECT_EQ(o.gate.flip, Flip::automatic);
+    EXPECT_EQ(o.gate.mode, Mode::automatic);
     EXPECT_EQ(o.gate.hook, Hook::automatic);
     EXPECT_EQ(o.gate.lease, 3s);
     EXPECT_EQ(o.gate.max_window, 30s);
@@ -78,6 +79,8 @@ TEST_F(OptionsTest, EveryOptionOfRunIsTaken) {
                             "80,8000-8001",
                             "--policy",
                             "drop",
+                            "--mode",
+                            "iptables",
                             "--hook",
                             "xdp",
                             "--lease",
@@ -123,6 +126,7 @@ TEST_F(OptionsTest, EveryOptionOfRunIsTaken) {
     EXPECT_EQ(o.gate.ports, (PortSet{80, 8000, 8001}));
     EXPECT_EQ(o.gate.policy, Policy::drop);
     EXPECT_EQ(o.gate.flip, Flip::never);
+    EXPECT_EQ(o.gate.mode, Mode::iptables);
     EXPECT_EQ(o.gate.hook, Hook::xdp);
     EXPECT_EQ(o.gate.lease, 1s);
     EXPECT_EQ(o.gate.max_window, 2s);
@@ -228,6 +232,7 @@ TEST_F(OptionsTest, UsageErrorsNameWhatIsWrong) {
         {{"run", "--ports", "", "--", "s"}, "--ports"},
         {{"run", "--policy", "keep", "--", "s"}, "auto, drop, flip, hold"},
         {{"run", "--hook", "nfqueue", "--", "s"}, "auto, tc, tcx, xdp"},
+        {{"run", "--mode", "nft", "--", "s"}, "auto, bpf, iptables"},
         {{"run", "--lease", "soon", "--", "s"}, "soon"},
         {{"run", "--lease", "0", "--", "s"}, "longer than 0"},
         {{"run", "--lease", "31s", "--", "s"}, "--max-window"},

@@ -65,6 +65,17 @@ TEST(Describe, AStatusWithoutAServer) {
     EXPECT_FALSE(contains(text, "server")) << text;
 }
 
+TEST(Describe, AStatusByIptables) {
+    GateStatus by_rules = gate();
+    by_rules.mode = "iptables";
+    by_rules.hook = "nft";
+    by_rules.interfaces = {};
+    const std::string text = describe({{"gate", to_json(by_rules)}});
+    EXPECT_TRUE(contains(text, "open, policy hold, iptables by nft")) << text;
+    EXPECT_FALSE(contains(text, "pins")) << text;
+    EXPECT_FALSE(contains(text, "\non ")) << text;
+}
+
 TEST(Describe, AStatusWithAServerAndAClosedGate) {
     GateStatus closed = gate();
     closed.closed = true;

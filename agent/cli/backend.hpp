@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#pragma once
+
+#include "cli/options.hpp"
+#include "event/loop.hpp"
+#include "gate/gate.hpp"
+
+#include <cstdint>
+#include <memory>
+
+namespace syngate {
+
+// The gate by the mode that was asked for. Mode auto tries BPF by making its gate; whatever speaks against it
+// but another program in its place (Exit::busy) is told in one line, and iptables does the same job.
+Result<std::unique_ptr<Gate>> make_gate(Loop& loop, const GateOptions& options, std::uint64_t owner_id);
+
+} // namespace syngate

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "iptables/lease_switch.hpp"
+
+#include <algorithm>
+#include <cerrno>
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <string>
+#include <unistd.h>
+
+namespace syngate {
+namespace {
+
+using WallClock = std::chrono::system_clock;
+constexpr Duration lock_wait = std::chrono::seconds(1); // in the window
+
+unsigned whole_seconds(Duration lease, unsigned at_least) {
+    return static_cast<unsigned>(
+        std::clamp<std::int64_t>(std::chrono::floor<std::chrono::seconds>(lease).count(), at_least, 86400));
+}
+
+// Writing to /proc/net/xt_recent/<list>: no lock, no process, some microseconds, and the monotonic clock.
+class RecentSwitch final : public LeaseSwitch {
+public:
+    explicit RecentSwitch(std::vector<GateFamily>& families) : families_(families) {}
+
+    Result<void> close(Duration lease) override {
+        const unsigned seconds = recent_seconds(lease);
+        if (seconds != families_.front().gate.lease_seconds) {
+            for (auto& family : families_) {
+                family.gate.lease_seconds = seconds;
+                if (const auto r =
+                        family.tool.apply("cannot change the lease", rules::with_lease(family.gate));
+                    !r)
+                    return r;
+            }
+        }
+        return prolong();
+    }
+
+    Result<void> prolong() override {
+        prolonged_ = Clock::now();
+        return write('+');
+    }
+
+    Result<void> open() override { return write('-'); }
+    [[nodiscard]] Time until() const override { return prolonged_ + limit(); }
+    [[nodiscard]] Duration limit() const override {
+        return std::chrono::seconds(families_.front().gate.lease_seconds);
+    }
+
+private:
+    // Opened each time: such a file takes one write, and whoever replaces the rules replaces the file.
+    [[nodiscard]] Result<void> write(char what) const {
+        Result<void> result;
+        for (const auto& family : families_) {
+            const std::string path = rules::list_path(family.gate);
+            const std::string line = fmt::format("{}{}\n", what, rules::list_entry(family.gate.ipv6));
+            const Fd list(::open(path.c_str(), O_WRONLY | O_CLOEXEC));
+            if (!list || ::write(list.get(), line.data(), line.size()) < 0)
+                result = system_failure(
+                    fmt::format("cannot write to {} (rules that another program removed?)", path), errno);
+        }
+        return result;
+    }
+
+    std::vector<GateFamily>& families_;
+    Time prolonged_;
+};
+
+// Where there are no such lists, or not for us: a rule with a date.
+class TimeSwitch final : public LeaseSwitch {
+public:
+    explicit TimeSwitch(std::vector<GateFamily>& families) : families_(families) {}
+
+    Result<void> close(Duration lease) override {
+        lease_ = lease;
+        return prolong();
+    }
+
+    Result<void> prolong() override {
+        second_ = time_second(
+            WallClock::to_time_t(std::chrono::floor<std::chrono::seconds>(WallClock::now())), lease_);
+        return apply("cannot close the gate",
+                     [this](const rules::Gate& gate) { return rules::closed_until(gate, second_); });
+    }
+
+    Result<void> open() override { return apply("cannot open the gate", rules::opened); }
+
+    [[nodiscard]] Time until() const override {
+        return Clock::now() + (WallClock::from_time_t(second_) - WallClock::now());
+    }
+    [[nodiscard]] Duration limit() const override {
+        return std::chrono::seconds(whole_seconds(lease_, 2) - 1);
+    }
+
+private:
+    template <class Text> Result<void> apply(const char* what, Text&& text) {
+        Result<void> result;
+        for (const auto& family : families_)
+            if (auto r = family.tool.apply(what, text(family.gate), lock_wait); !r)
+                result = std::move(r);
+        return result;
+    }
+
+    std::vector<GateFamily>& families_;
+    Duration lease_{};
+    std::time_t second_ = 0;
+};
+
+} // namespace
+
+unsigned recent_seconds(Duration lease) {
+    return whole_seconds(lease, 1);
+}
+
+std::time_t time_second(std::time_t now, Duration lease) {
+    return now + whole_seconds(lease, 2);
+}
+
+std::unique_ptr<LeaseSwitch> make_lease_switch(rules::LeaseBy by, std::vector<GateFamily>& families) {
+    if (by == rules::LeaseBy::recent)
+        return std::make_unique<RecentSwitch>(families);
+    return std::make_unique<TimeSwitch>(families);
+}
+
+} // namespace syngate

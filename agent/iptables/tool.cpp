@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "iptables/tool.hpp"
+
+#include "iptables/program.hpp"
+#include "iptables/rules.hpp"
+
+#include <algorithm>
+#include <fmt/format.h>
+
+namespace syngate {
+namespace {
+
+constexpr Duration patience = std::chrono::seconds(10); // beyond the wait for the lock
+constexpr int resource_problem = 4;                     // iptables(8): "resource problem", such as the lock
+
+std::string on_one_line(std::string text) {
+    std::ranges::replace(text, '\n', ' ');
+    return text;
+}
+
+Result<std::string> run_save(const Tool& tool, const std::vector<std::string>& more) {
+    std::vector<std::string> argv{tool.save, "-M", "/bin/true"};
+    argv.insert(argv.end(), more.begin(), more.end());
+    auto result = run_program(argv, "", patience);
+    if (!result)
+        return std::unexpected(result.error());
+    if (!result->ok())
+        return failure(Exit::failed, fmt::format("cannot read the rules by {} (status {}): {}", tool.save,
+                                                 result->status, on_one_line(result->err)));
+    return std::move(result->out);
+}
+
+} // namespace
+
+Result<void> Tool::apply(const std::string& what, const std::string& rules, Duration lock_wait) const {
+    const auto seconds = std::chrono::ceil<std::chrono::seconds>(lock_wait);
+    const auto result =
+        run_program({restore, fmt::format("--wait={}", seconds.count()), "--modprobe=/bin/true", "--noflush"},
+                    rules, seconds + patience);
+    if (!result)
+        return failure(result.error().exit, fmt::format("{}: {}", what, result.error().message),
+                       result.error().code);
+    if (result->ok())
+        return {};
+    std::string message =
+        fmt::format("{} by {} (status {}): {}", what, restore, result->status, on_one_line(result->err));
+    if (result->status == resource_problem && variant == "legacy")
+        message += "; if another program holds the xtables lock, try again when it is done";
+    return failure(Exit::failed, std::move(message));
+}
+
+Result<std::string> Tool::saved() const {
+    return run_save(*this, {"-c", "-t", rules::table});
+}
+
+Result<std::string> Tool::saved_whole() const {
+    return run_save(*this, {"-c"});
+}
+
+} // namespace syngate

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "netns/iptables.hpp"
+
+#include "netns/process.hpp"
+
+#include <fmt/format.h>
+#include <sstream>
+
+namespace syngate::live {
+
+namespace {
+
+std::string without_counters(const std::string& saved) {
+    std::istringstream lines(saved);
+    std::string text;
+    for (std::string line; std::getline(lines, line);)
+        if (!line.starts_with('#'))
+            text += line.substr(0, line.starts_with(':') ? line.find(" [") : line.npos) + "\n";
+    return text;
+}
+
+} // namespace
+
+std::pair<std::string, std::string> only_variant(const std::string& variant, const std::string& without) {
+    return {"SYNGATE_NO_FEATURE",
+            fmt::format("{},{}", variant == "nft" ? "iptables_legacy" : "iptables_nft", without)};
+}
+
+std::string rules_of(const std::string& variant) {
+    std::string text;
+    for (const char* family : {"iptables", "ip6tables"}) {
+        const auto program = fmt::format("{}-{}-save", family, variant);
+        text += fmt::format("{}:\n{}", program, without_counters(must_run({program})));
+    }
+    return text;
+}
+
+std::string all_rules() {
+    return rules_of("nft") + rules_of("legacy");
+}
+
+void make_legacy_tables() {
+    for (const char* program : {"iptables-legacy", "ip6tables-legacy"})
+        for (const char* table : {"filter", "mangle"})
+            must_run({program, "-t", table, "-L", "-n"});
+}
+
+} // namespace syngate::live
