@@ -197,7 +197,8 @@ void add_verbs(CLI::App& app, Options& o) {
     app.set_version_flag("--version", "syngate " SYNGATE_VERSION);
     app.require_subcommand(1);
     app.footer(
-        "Every option has an environment variable: --stop-timeout is SYNGATE_STOP_TIMEOUT.\n"
+        "Every option has an environment variable: --stop-timeout is SYNGATE_STOP_TIMEOUT. "
+        "SYNGATE_NO_FEATURE=tcx,ringbuf switches features off that `syngate probe` lists.\n"
         "Exit status: 0 ok, 1 failed, 2 bad input, 3 not possible here, 4 busy; run and exec exit with the "
         "command's own status.");
     add_run(app, o);

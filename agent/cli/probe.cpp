@@ -48,6 +48,8 @@ Choice choose(const Features& features, const Capabilities& capabilities) {
     if (!bpf.mode.empty())
         return bpf;
     const std::string why = "not BPF, " + bpf.why;
+    if (!capabilities.net_admin)
+        return {"", "", "", why};
     const std::string variant = best_variant(features);
     if (variant.empty())
         return {"", "", "", why + "; not iptables, " + how(features, feature::iptables_nft)};

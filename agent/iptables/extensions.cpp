@@ -37,6 +37,8 @@ Result<Extensions> try_extensions(const Tool& tool, const rules::Gate& gate) {
             wanted.insert(one);
     }
     Result<void> r = apply_trial(tool, gate, wanted);
+    if (!r && r.error().exit == Exit::busy)
+        return std::unexpected(r.error());
     if (!r) {
         r = apply_trial(tool, gate, {});
         for (const auto one : wanted)

@@ -145,6 +145,8 @@ private:
             rules::Gate gate{.owner = options_.owner_id, .ipv6 = tool.ipv6};
             note_makings(tool, gate);
             const auto found = try_extensions(tool, gate);
+            if (!found && found.error().exit == Exit::busy)
+                return std::unexpected(found.error());
             if (!found && !tool.ipv6)
                 return failure(Exit::impossible, found.error().message);
             if (!found) {
@@ -190,8 +192,12 @@ private:
     void watch_lease() {
         const Duration next = std::min(switch_->limit() / 3, std::max(lease_ - Clock::now(), Duration(0)));
         auto source = loop_.after(next, [this] {
-            if (is_closed() && switch_->prolong())
-                return watch_lease();
+            if (is_closed()) {
+                if (const auto r = switch_->prolong(); !r)
+                    spdlog::warn("{}", r.error().message);
+                if (is_closed())
+                    return watch_lease();
+            }
             opened_at_ = std::min({Clock::now(), lease_, switch_->until()});
             if (const auto r = switch_->open(); !r)
                 spdlog::warn("{}", r.error().message);
@@ -287,6 +293,8 @@ Result<std::unique_ptr<Gate>> make_iptables_gate(Loop& loop, const IptablesGateO
         const auto started = gate->start(variant);
         if (started)
             return gate;
+        if (started.error().exit == Exit::busy)
+            return std::unexpected(started.error());
         why +=
             fmt::format("{}iptables {}: {}", why.empty() ? "" : "; ", variant.name, started.error().message);
     }

@@ -39,11 +39,22 @@ public:
     }
 
     Result<void> prolong() override {
-        prolonged_ = Clock::now();
-        return write('+');
+        const Time now = Clock::now();
+        auto r = write('+');
+        if (r)
+            prolonged_ = now;
+        else if (r.error().code == ENOENT) // the rules went with it
+            prolonged_ = now - limit();
+        return r;
     }
 
-    Result<void> open() override { return write('-'); }
+    Result<void> open() override {
+        auto r = write('-');
+        if (!r && r.error().code == ENOENT)
+            return {};
+        return r;
+    }
+
     [[nodiscard]] Time until() const override { return prolonged_ + limit(); }
     [[nodiscard]] Duration limit() const override {
         return std::chrono::seconds(families_.front().gate.lease_seconds);
@@ -59,7 +70,7 @@ private:
             const Fd list(::open(path.c_str(), O_WRONLY | O_CLOEXEC));
             if (!list || ::write(list.get(), line.data(), line.size()) < 0)
                 result = system_failure(
-                    fmt::format("cannot write to {} (rules that another program removed?)", path), errno);
+                    fmt::format("cannot write to {}, which is there with the gate's rules", path), errno);
         }
         return result;
     }
@@ -79,10 +90,13 @@ public:
     }
 
     Result<void> prolong() override {
-        second_ = time_second(
-            WallClock::to_time_t(std::chrono::floor<std::chrono::seconds>(WallClock::now())), lease_);
-        return apply("cannot close the gate",
-                     [this](const rules::Gate& gate) { return rules::closed_until(gate, second_); });
+        const auto now = std::chrono::floor<std::chrono::seconds>(WallClock::now());
+        const std::time_t second = time_second(WallClock::to_time_t(now), lease_);
+        auto r = apply("cannot close the gate",
+                       [second](const rules::Gate& gate) { return rules::closed_until(gate, second); });
+        if (r)
+            second_ = second;
+        return r;
     }
 
     Result<void> open() override { return apply("cannot open the gate", rules::opened); }

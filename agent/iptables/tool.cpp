@@ -5,6 +5,7 @@
 #include "iptables/rules.hpp"
 
 #include <algorithm>
+#include <cerrno>
 #include <fmt/format.h>
 
 namespace syngate {
@@ -44,8 +45,10 @@ Result<void> Tool::apply(const std::string& what, const std::string& rules, Dura
         return {};
     std::string message =
         fmt::format("{} by {} (status {}): {}", what, restore, result->status, on_one_line(result->err));
-    if (result->status == resource_problem && variant == "legacy")
+    if (result->status == resource_problem && variant == "legacy") {
         message += "; if another program holds the xtables lock, try again when it is done";
+        return failure(Exit::busy, std::move(message), EBUSY);
+    }
     return failure(Exit::failed, std::move(message));
 }
 

@@ -18,7 +18,8 @@ struct Tool {
     std::string restore;
 
     // One atomic step: all of it or nothing. `what` begins the error message: "cannot close the gate". Waits
-    // for the xtables lock (of the legacy variant) for at most lock_wait, rounded up to seconds.
+    // for the xtables lock (of the legacy variant) for at most lock_wait, rounded up to seconds: Exit::busy
+    // then.
     [[nodiscard]] Result<void> apply(const std::string& what, const std::string& rules,
                                      Duration lock_wait = std::chrono::seconds(5)) const;
     // With counters; of our table, or of all. Reading changes nothing.

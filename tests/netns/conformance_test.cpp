@@ -154,7 +154,7 @@ protected:
     std::optional<Agent> agent_;
     std::vector<nlohmann::json> outcomes_;
     std::set<std::string> before_;
-    std::string rules_before_ = all_rules();
+    std::string rules_before_ = (make_legacy_tables(), all_rules());
     std::set<std::string> bpf_;
 };
 
