@@ -3,6 +3,7 @@
 
 #include "cli/backend.hpp"
 #include "cli/sweep.hpp"
+#include "probe/switches.hpp"
 #include "steer/bpf_steering.hpp"
 
 #include <csignal>
@@ -33,9 +34,9 @@ Result<std::unique_ptr<Host>> Host::make(const Options& options) {
     const auto here = network_namespace();
     if (!here)
         return std::unexpected(here.error());
-    host->control_path_ = options.control.empty()
-                              ? fmt::format("{}/{}{}-{}.sock", options.gate.runtime_dir, control_prefix, *here, getpid())
-                              : options.control;
+    host->control_path_ = options.control.empty() ? fmt::format("{}/{}{}-{}.sock", options.gate.runtime_dir,
+                                                                control_prefix, *here, getpid())
+                                                  : options.control;
 
     auto loop = Loop::make();
     if (!loop)
@@ -75,11 +76,14 @@ Result<void> Host::make_steerer(const Options& options) {
         return {};
     if (gate_->status().mode != "bpf") { // who does without BPF does so altogether
         if (needed)
-            return failure(Exit::impossible, "new connections are steered by BPF only, and this is mode iptables; "
-                                             "use --policy hold or drop");
+            return failure(Exit::impossible,
+                           "new connections are steered by BPF only, and this is mode iptables; "
+                           "use --policy hold or drop");
         return {};
     }
-    auto steering = make_bpf_steering({.pins = gate_->status().pins, .owner_id = registry_->id()});
+    auto steering = switched_off(feature::sk_lookup)
+                        ? failure(Exit::impossible, fmt::format("sk_lookup is {}", off_text))
+                        : make_bpf_steering({.pins = gate_->status().pins, .owner_id = registry_->id()});
     if (!steering && needed)
         return std::unexpected(steering.error());
     if (!steering) {

@@ -113,13 +113,14 @@ struct Program {
 };
 
 // Returns 2: XDP_PASS, or TC_ACT_SHOT where nothing ever comes by.
-Program load_program(bpf_prog_type type) {
+Program load_program(bpf_prog_type type, int verdict = 2, bpf_attach_type attach_type = {}) {
+    LIBBPF_OPTS(bpf_prog_load_opts, options, .expected_attach_type = attach_type);
     const std::array<bpf_insn, 2> code{{
-        {.code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = BPF_REG_0, .src_reg = 0, .off = 0, .imm = 2},
+        {.code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = BPF_REG_0, .src_reg = 0, .off = 0, .imm = verdict},
         {.code = BPF_JMP | BPF_EXIT, .dst_reg = 0, .src_reg = 0, .off = 0, .imm = 0},
     }};
     Program program;
-    program.fd = Fd(::bpf_prog_load(type, nullptr, "GPL", code.data(), code.size(), nullptr));
+    program.fd = Fd(::bpf_prog_load(type, nullptr, "GPL", code.data(), code.size(), &options));
     program.error = program.fd ? 0 : errno;
     return program;
 }
@@ -266,6 +267,8 @@ Features probe_features(const std::string& bpffs_path) {
     result.push_back(probe_live_frames());
     result.push_back(probe_bpffs(bpffs_path));
     result.push_back(probe_sock_diag());
+    const Program lookup = load_program(BPF_PROG_TYPE_SK_LOOKUP, SK_PASS, BPF_SK_LOOKUP);
+    result.push_back(outcome(feature::sk_lookup, "loading an sk_lookup program", lookup.error));
     for (Feature& one : result)
         if (switched_off(one.name))
             one = {.name = one.name, .available = false, .how = off_text};

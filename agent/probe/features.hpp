@@ -30,6 +30,7 @@ inline constexpr std::string_view xdp_link = "xdp_link";       // generic XDP by
 inline constexpr std::string_view live_frames = "live_frames"; // frames put into the stack (replay)
 inline constexpr std::string_view bpffs = "bpffs";             // where maps are pinned
 inline constexpr std::string_view sock_diag = "sock_diag";
+inline constexpr std::string_view sk_lookup = "sk_lookup"; // steering
 // What mode iptables can make use of.
 inline constexpr std::string_view iptables_nft = "iptables_nft"; // the programs, and the kernel's part
 inline constexpr std::string_view iptables_legacy = "iptables_legacy";
@@ -38,10 +39,10 @@ inline constexpr std::string_view xt_multiport = "xt_multiport";
 inline constexpr std::string_view xt_recent = "xt_recent";
 inline constexpr std::string_view xt_time = "xt_time";
 inline constexpr std::string_view nfqueue = "nfqueue"; // the target and the queue
-inline constexpr std::string_view all[] = {
-    bpf,       mmap_array,   ringbuf,     lpm_trie, sched_cls, xdp,          tcx,
-    tc,        xdp_link,     live_frames, bpffs,    sock_diag, iptables_nft, iptables_legacy,
-    ip6tables, xt_multiport, xt_recent,   xt_time,  nfqueue};
+inline constexpr std::string_view all[] = {bpf,       mmap_array,   ringbuf,   lpm_trie,     sched_cls,
+                                           xdp,       tcx,          tc,        xdp_link,     live_frames,
+                                           bpffs,     sock_diag,    sk_lookup, iptables_nft, iptables_legacy,
+                                           ip6tables, xt_multiport, xt_recent, xt_time,      nfqueue};
 } // namespace feature
 
 // Leaves nothing behind and changes nothing: what must be attached is attached in a network namespace
