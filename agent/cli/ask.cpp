@@ -24,7 +24,9 @@ bool can_answer(const Peer& peer, const std::string& verb) {
     if (verb == "reload" || verb == "restart")
         return peer.command == "run";
     if (verb == "open" || verb == "close")
-        return peer.command != "exec";
+        return peer.command == "run" || peer.command == "close";
+    if (verb == "flip")
+        return peer.command == "run" || peer.command == "flip";
     return true;
 }
 

@@ -10,6 +10,7 @@ namespace syngate {
 Result<int> command_run(const Options& options);
 Result<int> command_exec(const Options& options);
 Result<int> command_close(const Options& options);
+Result<int> command_flip(const Options& options);
 Result<int> command_ask(const Options& options); // reload, restart, status, open
 Result<int> command_probe(const Options& options);
 Result<int> command_cleanup(const Options& options);

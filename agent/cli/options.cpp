@@ -170,6 +170,16 @@ void add_run(CLI::App& app, Options& o) {
         run, "--finish-timeout", o.finish_timeout,
         "Before a server that cannot finish gracefully is stopped: wait this long for open connections",
         true);
+    add(run, "--flip-ports", o.flip_ports,
+        "With --policy flip, for a server that cannot listen beside its predecessor: two ports, A,B, of "
+        "which each "
+        "generation finds one in SYNGATE_PORT and as {SYNGATE_PORT} in its arguments [two free ones]",
+        [](const std::string& text) -> Result<PortSet> {
+            auto ports = parse_ports(text);
+            if (ports && ports->size() != 2)
+                return failure(Exit::usage, fmt::format("'{}' is not two ports", text));
+            return ports;
+        });
     add_duration(run, "--settle", o.settle,
                  "A server that reloads itself and shows no change for this long has reloaded");
 }
@@ -193,6 +203,52 @@ void add_client(CLI::App& app, Options& o, const char* verb, const char* help) {
     sub->add_flag("--json", o.json, "Print the answer as JSON")->envname("SYNGATE_JSON");
 }
 
+Result<PortFlips> parse_flips(const std::vector<std::string>& words) {
+    PortFlips flips;
+    for (const std::string& word : words) {
+        const auto equals = word.find('=');
+        const auto port = parse_ports(word.substr(0, equals));
+        const auto target = parse_ports(equals == word.npos ? "" : word.substr(equals + 1));
+        if (!port || !target || port->size() != 1 || target->size() != 1)
+            return failure(Exit::usage, fmt::format("'{}' is no flip: write 80=8081", word));
+        if (!flips.emplace(*port->begin(), *target->begin()).second)
+            return failure(Exit::usage, fmt::format("port {} is flipped twice", *port->begin()));
+    }
+    return flips;
+}
+
+Result<void> judge_flip(Options& o) {
+    if (!o.clear) {
+        const auto flips = parse_flips(o.flip_words);
+        if (!flips)
+            return std::unexpected(flips.error());
+        if (flips->empty())
+            return failure(Exit::usage, "`syngate flip` takes what to flip: syngate flip 80=8081");
+        o.flips = *flips;
+        for (const auto& [port, target] : o.flips)
+            o.gate.ports.insert(port);
+        return {};
+    }
+    for (const std::string& word : o.flip_words) {
+        const auto ports = parse_ports(word);
+        if (!ports)
+            return std::unexpected(ports.error());
+        o.cleared.insert(ports->begin(), ports->end());
+    }
+    return {};
+}
+
+void add_flip(CLI::App& app, Options& o) {
+    CLI::App* flip = app.add_subcommand(
+        "flip", "Steer a local port to another port's listeners: flip 80=8081, and back: flip --clear [80]");
+    add_common(flip, o);
+    add_control(flip, o);
+    flip->add_option("flips", o.flip_words, "PORT=PORT, or with --clear the ports, none for all");
+    flip->add_flag("--clear", o.clear, "The kernel's own rules again");
+    add_text(flip, "--bpffs", o.gate.bpffs, "Directory for pinned maps");
+    flip->add_flag("--json", o.json, "Print the answer as JSON")->envname("SYNGATE_JSON");
+}
+
 void add_verbs(CLI::App& app, Options& o) {
     app.set_version_flag("--version", "syngate " SYNGATE_VERSION);
     app.require_subcommand(1);
@@ -213,6 +269,7 @@ void add_verbs(CLI::App& app, Options& o) {
     add_gate(close, o);
     close->add_flag("--json", o.json, "Print the answer as JSON")->envname("SYNGATE_JSON");
     add_client(app, o, "open", "Open a gate that was closed by hand");
+    add_flip(app, o);
     CLI::App* probe = app.add_subcommand("probe", "Show what this kernel and these capabilities allow");
     add_common(probe, o);
     add_text(probe, "--bpffs", o.gate.bpffs, "Directory for pinned maps");
@@ -251,6 +308,8 @@ Result<void> judge(Options& o) {
                                    o.verb == "run" ? "haproxy -f haproxy.cfg" : "systemctl restart nginx"));
     if (!takes_command && !o.command.empty())
         return failure(Exit::usage, fmt::format("`syngate {}` takes no command", o.verb));
+    if (o.verb == "flip")
+        return judge_flip(o);
     if (o.verb == "exec" && o.gate.ports.empty())
         return failure(Exit::usage, "`syngate exec` must know the ports: --ports 80,443");
     return {};

@@ -53,7 +53,9 @@ struct Options {
     Duration settle = std::chrono::milliseconds(250);
     // exec
     Duration wait_timeout = std::chrono::seconds(30);
+    PortSet flip_ports; // empty: picked
     // flip
+    std::vector<std::string> flip_words;
     PortFlips flips;
     bool clear = false;
     PortSet cleared; // empty: all

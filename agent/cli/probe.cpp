@@ -16,6 +16,7 @@ struct Choice {
     std::string mode; // "bpf", "iptables", or empty when no gate is possible
     std::string hook; // of iptables: its variant
     std::string policy;
+    std::string otherwise; // where that policy is not possible
     std::string why;
 };
 
@@ -31,16 +32,26 @@ std::string how(const Features& features, std::string_view name) {
 
 Choice choose_bpf(const Features& features, const Capabilities& capabilities) {
     if (const auto missing = capabilities.missing_for_bpf(); !missing.empty())
-        return {"", "", "", fmt::format("missing: {}", fmt::join(missing, ", "))};
+        return {"", "", "", "", fmt::format("missing: {}", fmt::join(missing, ", "))};
     for (const auto needed : {feature::bpf, feature::mmap_array, feature::lpm_trie, feature::sched_cls})
         if (!has(features, needed))
-            return {"", "", "", how(features, needed)};
+            return {"", "", "", "", how(features, needed)};
     const std::string hook = best_hook(features);
     if (hook.empty())
-        return {"", "", "", "neither TCX nor clsact"};
+        return {"", "", "", "", "neither TCX nor clsact"};
+    // What cannot overlap, and every full restart, is held or dropped whatever else is possible.
+    const bool flip = has(features, feature::sk_lookup);
     const bool hold = has(features, feature::ringbuf) && has(features, feature::live_frames);
-    return {"bpf", hook, hold ? "hold" : "drop",
-            hold ? "all that it needs is there" : "SYNs cannot be replayed here, so hold acts as drop"};
+    const std::string otherwise = hold ? "hold" : "drop";
+    std::string why =
+        flip ? fmt::format("new connections can be steered; {} for a server that cannot overlap and "
+                           "for a full restart",
+                           otherwise)
+             : fmt::format("no flip, new connections cannot be steered, {}",
+                           how(features, feature::sk_lookup));
+    if (!hold)
+        why += "; SYNs cannot be replayed here, so hold acts as drop";
+    return {"bpf", hook, flip ? "flip" : otherwise, otherwise, why};
 }
 
 Choice choose(const Features& features, const Capabilities& capabilities) {
@@ -49,15 +60,16 @@ Choice choose(const Features& features, const Capabilities& capabilities) {
         return bpf;
     const std::string why = "not BPF, " + bpf.why;
     if (!capabilities.net_admin)
-        return {"", "", "", why};
+        return {"", "", "", "", why};
     const std::string variant = best_variant(features);
     if (variant.empty())
-        return {"", "", "", why + "; not iptables, " + how(features, feature::iptables_nft)};
+        return {"", "", "", "", why + "; not iptables, " + how(features, feature::iptables_nft)};
     if (!has(features, feature::xt_recent) && !has(features, feature::xt_time))
-        return {"", "", "",
+        return {"", "", "", "",
                 fmt::format("{}; not iptables, {}, {}", why, how(features, feature::xt_recent),
                             how(features, feature::xt_time))};
-    return {"iptables", variant, has(features, feature::nfqueue) ? "hold" : "drop", why};
+    const std::string policy = has(features, feature::nfqueue) ? "hold" : "drop";
+    return {"iptables", variant, policy, policy, why};
 }
 
 } // namespace
@@ -74,6 +86,7 @@ Result<int> command_probe(const Options& options) {
                                      {"mode", choice.mode},
                                      {"hook", choice.hook},
                                      {"policy", choice.policy},
+                                     {"otherwise", choice.otherwise},
                                      {"why", choice.why},
                                      {"capabilities", capabilities->names()},
                                      {"features", features_to_json(features)}};

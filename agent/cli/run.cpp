@@ -2,6 +2,7 @@
 #include "cli/commands.hpp"
 #include "cli/host.hpp"
 #include "reload/supervisor.hpp"
+#include "server/backing_ports.hpp"
 #include "server/recipe.hpp"
 #include "server/supervised_server.hpp"
 
@@ -10,10 +11,29 @@
 namespace syngate {
 namespace {
 
-SupervisorOptions supervisor_options(const Options& o, Host& host) {
+// A server that cannot listen beside its predecessor gets two ports that clients never see.
+Result<PortSet> backing_ports(const Options& options, const Recipe& recipe) {
+    if (options.gate.flip != Flip::always || recipe.reload == ReloadHow::overlap || recipe.stays_up) {
+        if (!options.flip_ports.empty())
+            return failure(Exit::usage, "--flip-ports is for --policy flip and a server that is restarted");
+        return PortSet{};
+    }
+    if (recipe.reload == ReloadHow::signal)
+        return failure(Exit::usage,
+                       "a server that reloads itself in its own way cannot be flipped: --policy hold "
+                       "covers it");
+    if (options.gate.ports.size() != 1)
+        return failure(Exit::usage,
+                       "with --policy flip a server that cannot listen beside its predecessor is given "
+                       "a port of its own, so --ports must name the one that clients connect to");
+    return options.flip_ports.empty() ? pick_backing_ports() : options.flip_ports;
+}
+
+SupervisorOptions supervisor_options(const Options& o, Host& host, std::uint16_t front) {
     SupervisorOptions s;
     s.protocol.ports = o.gate.ports;
     s.protocol.policy = o.gate.policy;
+    s.protocol.front = front;
     s.protocol.flip = o.gate.flip;
     s.protocol.steerer = host.steerer();
     s.protocol.lease = o.gate.lease;
@@ -35,15 +55,20 @@ Result<int> command_run(const Options& options) {
     auto recipe = make_recipe(options.command, {options.reload, options.check, options.stop_signal});
     if (!recipe)
         return std::unexpected(recipe.error());
+    auto backing = backing_ports(options, *recipe);
+    if (!backing)
+        return std::unexpected(backing.error());
+    const std::uint16_t front = backing->empty() ? std::uint16_t{0} : *options.gate.ports.begin();
     auto host = Host::make(options);
     if (!host)
         return std::unexpected(host.error());
     auto children = Children::start((*host)->loop());
     if (!children)
         return std::unexpected(children.error());
-    const auto server = make_supervised_server(**children, (*host)->sockets(), std::move(*recipe));
+    const auto server =
+        make_supervised_server(**children, (*host)->sockets(), std::move(*recipe), std::move(*backing));
     Supervisor supervisor((*host)->loop(), (*host)->gate(), (*host)->sockets(), *server,
-                          supervisor_options(options, **host));
+                          supervisor_options(options, **host, front));
     if (const auto r = supervisor.prepare(); !r)
         return std::unexpected(r.error());
     const auto served = (*host)->serve([&supervisor](const nlohmann::json& request, Reply reply) {

@@ -4,6 +4,7 @@
 #include "base/fd.hpp"
 #include "probe/scratch_child.hpp"
 #include "probe/switches.hpp"
+#include "steer/steer_maps.hpp"
 
 #include <algorithm>
 #include <array>
@@ -198,6 +199,35 @@ Feature probe_live_frames() {
     return outcome(feature::live_frames, "BPF_PROG_RUN with BPF_F_TEST_XDP_LIVE_FRAMES on lo", -error);
 }
 
+// All that steering stands on: its programs, the iterator that captures sockets, and an attachment.
+Feature probe_sk_lookup() {
+    constexpr std::string_view tried =
+        "loading the steering's object and attaching it to a scratch namespace";
+    const auto maps = SteerMaps::load(0);
+    if (!maps)
+        return outcome(feature::sk_lookup, "loading the steering's object", maps.error().code);
+    const auto said = in_scratch_namespace(
+        [&] {
+            const auto link = (*maps)->attach();
+            return link ? "+" : link.error().message;
+        },
+        scratch_patience);
+    if (!said && said.error().code == EPERM)
+        return {
+            .name = std::string(feature::sk_lookup),
+            .available = true,
+            .how =
+                "loading the steering's object: ok; attaching not probed: needs CAP_SYS_ADMIN for a scratch "
+                "network namespace"};
+    const bool attached = said && *said == "+";
+    return {.name = std::string(feature::sk_lookup),
+            .available = attached,
+            .how = fmt::format("{}: {}", tried,
+                               attached ? "ok"
+                               : said   ? *said
+                                        : said.error().message)};
+}
+
 Feature probe_bpffs(const std::string& wanted) {
     std::filesystem::path path = wanted;
     struct statfs status {};
@@ -265,10 +295,9 @@ Features probe_features(const std::string& bpffs_path) {
     result.push_back(probe_attach(
         feature::xdp_link, "attaching by a generic XDP link to a scratch namespace's lo", xdp, attach_xdp));
     result.push_back(probe_live_frames());
+    result.push_back(probe_sk_lookup());
     result.push_back(probe_bpffs(bpffs_path));
     result.push_back(probe_sock_diag());
-    const Program lookup = load_program(BPF_PROG_TYPE_SK_LOOKUP, SK_PASS, BPF_SK_LOOKUP);
-    result.push_back(outcome(feature::sk_lookup, "loading an sk_lookup program", lookup.error));
     for (Feature& one : result)
         if (switched_off(one.name))
             one = {.name = one.name, .available = false, .how = off_text};

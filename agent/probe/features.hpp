@@ -30,7 +30,7 @@ inline constexpr std::string_view xdp_link = "xdp_link";       // generic XDP by
 inline constexpr std::string_view live_frames = "live_frames"; // frames put into the stack (replay)
 inline constexpr std::string_view bpffs = "bpffs";             // where maps are pinned
 inline constexpr std::string_view sock_diag = "sock_diag";
-inline constexpr std::string_view sk_lookup = "sk_lookup"; // steering
+inline constexpr std::string_view sk_lookup = "sk_lookup"; // steering to chosen sockets (flip)
 // What mode iptables can make use of.
 inline constexpr std::string_view iptables_nft = "iptables_nft"; // the programs, and the kernel's part
 inline constexpr std::string_view iptables_legacy = "iptables_legacy";

@@ -16,11 +16,14 @@ Outcome Protocol::start() {
 bool Protocol::can_flip() const {
     const Recipe& recipe = server_.recipe();
     return options_.flip != Flip::never && options_.steerer &&
-           (recipe.reload == ReloadHow::overlap || (recipe.reload == ReloadHow::signal && recipe.stays_up));
+           (options_.front != 0 || recipe.reload == ReloadHow::overlap ||
+            (recipe.reload == ReloadHow::signal && recipe.stays_up));
 }
 
 Outcome Protocol::reload() {
     Run run(*this, "reload");
+    if (options_.front != 0)
+        return run.finish(run.blue_green());
     switch (server_.recipe().reload) {
     case ReloadHow::overlap:
         return run.finish(run.overlap());
@@ -34,6 +37,8 @@ Outcome Protocol::reload() {
 
 Outcome Protocol::restart() {
     Run run(*this, "restart");
+    if (options_.front != 0)
+        return run.finish(run.blue_green());
     return run.finish(run.restart());
 }
 

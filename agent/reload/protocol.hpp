@@ -23,6 +23,9 @@ struct ProtocolOptions {
     Flip flip = Flip::never;
     Steerer* steerer = nullptr;   // null: nothing can be steered here
     Policy policy = Policy::hold; // where nothing is flipped
+    // Blue-green: what clients connect to, while each generation listens on a port that it is given. 0: not
+    // so.
+    std::uint16_t front = 0;
     Duration lease = std::chrono::seconds(3);
     Duration check_timeout = std::chrono::minutes(2);
     Duration start_timeout = std::chrono::seconds(30); // until the server listens

@@ -108,7 +108,7 @@ Result<void> Protocol::Run::signal_steered(const Listeners& old) {
         if (!changing.empty()) {
             if (const auto r = flip(ports, old, fresh); !r)
                 outcome_.message = "not flipped: " + r.error().message;
-            else if (const auto drained = drain_old(going, false); !drained)
+            else if (const auto drained = drain_old(changing, cookies_of(going, changing), false); !drained)
                 return drained;
         }
     }
@@ -117,6 +117,55 @@ Result<void> Protocol::Run::signal_steered(const Listeners& old) {
                                        fresh.empty() ? p_.options_.settle : p_.options_.swap_timeout);
     unpin();
     return r;
+}
+
+// New beside old, each on the port that it was given. The clients' port is flipped all the time, so what
+// fails here must leave it flipped to whoever serves.
+Result<void> Protocol::Run::blue_green() {
+    if (const auto r = check(); !r)
+        return r;
+    const Generation old = *p_.current_;
+    const PortSet front{p_.options_.front};
+    const std::uint16_t old_port = p_.server_.backing_port(old);
+    const auto before = p_.server_.listeners(old);
+    if (!before)
+        return std::unexpected(before.error());
+    const auto fresh = p_.server_.start(true);
+    if (!fresh)
+        return std::unexpected(fresh.error());
+    const std::uint16_t new_port = p_.server_.backing_port(*fresh);
+    const auto give_up = [&](const Result<void>& r) {
+        abandon(*fresh);
+        return r;
+    };
+    std::set<ListenAddress> where = addresses_of(*before, {old_port}), expected;
+    for (ListenAddress at : where) {
+        at.port = new_port;
+        expected.insert(at);
+    }
+    if (const auto r = wait_until_listening(*fresh, {new_port}, expected); !r)
+        return give_up(std::unexpected(r.error()));
+    timer_.done("start");
+    if (const auto r = p_.options_.steerer->flip({{p_.options_.front, new_port}}); !r)
+        return give_up(r);
+    flipped_ = true;
+    outcome_.flipped = front;
+    timer_.done("flip");
+
+    const auto going = cookies_of(*before, {old_port});
+    auto drained = drain_old(front, going, !p_.server_.recipe().graceful);
+    if (const auto status = p_.server_.exited(*fresh); drained && status)
+        drained = failure(Exit::failed, fmt::format("the new server {} after it listened", status->text()));
+    if (!drained) {
+        outcome_.flipped.clear();
+        if (const auto back = p_.options_.steerer->flip({{p_.options_.front, old_port}}); !back)
+            spdlog::error("cannot steer back to the old server: {}", back.error().message);
+        return give_up(drained);
+    }
+    p_.server_.tell(old, p_.server_.recipe().release_signal);
+    p_.retiring_.push_back(old);
+    p_.current_ = p_.latest_ = *fresh;
+    return wait_until_released(old, going);
 }
 
 } // namespace syngate

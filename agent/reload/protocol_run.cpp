@@ -115,17 +115,24 @@ Result<void> Protocol::Run::close(const PortSet& ports, const Listeners& listene
     return {};
 }
 
-Result<void> Protocol::Run::drain_old(const Listeners& old_listeners, bool finish) {
+Result<void> Protocol::Run::drain_old(const PortSet& ports, const std::set<std::uint64_t>& listeners,
+                                      bool finish) {
     DrainOptions options = p_.options_.drain;
     options.cancelled = p_.options_.cancelled;
     if (!finish)
         options.finish = Duration::zero();
-    const PortSet& ports = flipped_ ? outcome_.flipped : outcome_.gated;
-    const auto report = drain(p_.loop_, p_.sockets_, ports, cookies_of(old_listeners, ports), options);
+    auto report = drain(p_.loop_, p_.sockets_, ports, listeners, options);
     if (!report)
         return std::unexpected(report.error());
     outcome_.half_open = report->half_open;
     outcome_.queued = report->queued;
+    // With no gate closed nobody waits: a slow server may take its time to accept what is queued.
+    const Time patience = Clock::now() + p_.options_.swap_timeout;
+    while (flipped_ && report->left > 0 && Clock::now() < patience && !p_.options_.cancelled()) {
+        report = drain(p_.loop_, p_.sockets_, ports, listeners, options);
+        if (!report)
+            return std::unexpected(report.error());
+    }
     outcome_.left = report->left;
     timer_.done("drain");
     // Who was sent to the new server has connections there, so there is no way back but a failure.
@@ -238,8 +245,14 @@ Result<void> Protocol::Run::start(const PortSet& ports, const std::set<ListenAdd
     const auto generation = p_.server_.start(false);
     if (!generation)
         return std::unexpected(generation.error());
-    const auto r = wait_until_listening(*generation, ports, before);
+    const std::uint16_t given = p_.server_.backing_port(*generation);
+    const auto listening = wait_until_listening(*generation, given ? PortSet{given} : ports, before);
     timer_.done("start");
+    Result<void> r;
+    if (!listening)
+        r = std::unexpected(listening.error());
+    else if (given)
+        r = p_.options_.steerer->flip({{p_.options_.front, given}});
     if (!r) {
         if (closed_)
             open();
@@ -284,7 +297,7 @@ Result<void> Protocol::Run::overlap() {
     if (!changing.empty()) {
         if (const auto r = take_over(changing, *before, *after); !r)
             return give_up(r);
-        if (const auto r = drain_old(going, false); !r)
+        if (const auto r = drain_old(changing, cookies_of(going, changing), false); !r)
             return give_up(r);
     }
     if (const auto status = p_.server_.exited(*fresh); status)
@@ -325,7 +338,7 @@ Result<Listeners> Protocol::Run::cover(bool finish) {
         return listeners;
     if (const auto r = close(restricted(ports_of(*listeners), p_.options_.ports), *listeners); !r)
         return std::unexpected(r.error());
-    if (const auto r = drain_old(*listeners, finish); !r)
+    if (const auto r = drain_old(outcome_.gated, cookies_of(*listeners, outcome_.gated), finish); !r)
         return std::unexpected(r.error());
     return listeners;
 }

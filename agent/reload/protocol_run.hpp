@@ -17,6 +17,7 @@ public:
     Result<void> overlap();
     Result<void> signal();
     Result<void> restart();
+    Result<void> blue_green();
     Outcome finish(const Result<void>& result);
 
 private:
@@ -33,7 +34,7 @@ private:
     // listeners: all of the server's; the ports are some of theirs.
     Result<void> close(const PortSet& ports, const Listeners& listeners);
     Result<void> take_over(const PortSet& ports, const Listeners& before, const Listeners& after);
-    Result<void> drain_old(const Listeners& old_listeners, bool finish);
+    Result<void> drain_old(const PortSet& ports, const std::set<std::uint64_t>& listeners, bool finish);
     // Waits for what the old server was told to do; one that does not do it gets SIGTERM, then SIGKILL.
     Waited insist(Generation generation, const std::function<bool()>& done, Duration at_most,
                   const char* undone) const;

@@ -234,6 +234,12 @@ Result<void> Supervisor::flip_by_hand(const nlohmann::json& request) {
         return failure(Exit::impossible,
                        "this agent steers nothing: it runs with --policy hold or drop, or its log says why "
                        "it cannot");
+    const std::uint16_t front = options_.protocol.front;
+    if (front != 0)
+        return failure(Exit::busy,
+                       fmt::format("port {} is flipped by each reload (--policy flip), so nothing is "
+                                   "flipped here by hand",
+                                   front));
     return run_flip_request(*options_.protocol.steerer, request, [this](const PortSet& flipped) {
         PortSet all = ours();
         all.insert(flipped.begin(), flipped.end());

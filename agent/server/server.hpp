@@ -40,6 +40,8 @@ public:
     [[nodiscard]] virtual bool is_ready(Generation) { return true; }
     // The first process, or, when it is gone, those that are left.
     virtual void tell(Generation generation, int signal) = 0;
+    // The port that it was given to listen on; 0: it listens where its configuration says.
+    [[nodiscard]] virtual std::uint16_t backing_port(Generation) const { return 0; }
     // SIGKILL to every process of the generation.
     virtual void kill(Generation generation) = 0;
     // Nobody will ask about it again.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "server/supervised_server.hpp"
 
+#include "server/backing_ports.hpp"
 #include "server/process_tree.hpp"
 
 #include <algorithm>
@@ -17,15 +18,19 @@ namespace {
 
 class SupervisedServer final : public Server {
 public:
-    SupervisedServer(Children& children, Sockets& sockets, Recipe recipe)
-        : children_(children), sockets_(sockets), recipe_(std::move(recipe)) {}
+    SupervisedServer(Children& children, Sockets& sockets, Recipe recipe, PortSet backing)
+        : children_(children), sockets_(sockets), recipe_(std::move(recipe)), backing_(std::move(backing)) {}
 
     [[nodiscard]] const Recipe& recipe() const override { return recipe_; }
 
     Result<void> check(Time deadline, const std::function<bool()>& cancelled) override {
         if (recipe_.check.empty())
             return {};
-        const auto finished = children_.run(recipe_.check, deadline, {}, cancelled);
+        const auto given = next_port();
+        if (!given)
+            return std::unexpected(given.error());
+        const auto finished =
+            children_.run(with_backing_port(recipe_.check, *given), deadline, environment(*given), cancelled);
         if (!finished)
             return std::unexpected(finished.error());
         if (!finished->status.signalled && finished->status.value == 0)
@@ -41,10 +46,14 @@ public:
         if (const auto all = sockets_.listeners(); all)
             for (const Listener& listener : *all)
                 before.insert(listener.cookie);
-        const auto pid =
-            children_.spawn(beside && !proc_is_closed_ ? overlap_command(recipe_) : recipe_.start);
+        const auto given = next_port();
+        if (!given)
+            return std::unexpected(given.error());
+        const Argv command = beside && !proc_is_closed_ ? overlap_command(recipe_) : recipe_.start;
+        const auto pid = children_.spawn(with_backing_port(command, *given), environment(*given));
         if (!pid)
             return std::unexpected(pid.error());
+        port_of_[*pid] = *given;
         before_start_[*pid] = std::move(before);
         return *pid;
     }
@@ -112,6 +121,11 @@ public:
             send(process, signal);
     }
 
+    [[nodiscard]] std::uint16_t backing_port(Generation generation) const override {
+        const auto found = port_of_.find(generation);
+        return found == port_of_.end() ? std::uint16_t{0} : found->second;
+    }
+
     void kill(Generation generation) override {
         for (const pid_t process : process_tree(generation))
             send(process, SIGKILL);
@@ -119,10 +133,34 @@ public:
 
     void forget(Generation generation) override {
         before_start_.erase(generation);
+        port_of_.erase(generation);
         children_.forget(generation);
     }
 
 private:
+    // 0: none is given.
+    Result<std::uint16_t> next_port() {
+        if (backing_.empty())
+            return std::uint16_t{0};
+        const auto all = sockets_.listeners();
+        if (!all)
+            return std::unexpected(all.error());
+        for (const std::uint16_t port : backing_)
+            if (std::ranges::find(*all, port, &Listener::port) == all->end())
+                return port;
+        return failure(Exit::busy,
+                       fmt::format("somebody listens on each of the ports {}, so there is none for "
+                                   "the new server; --flip-ports names others",
+                                   format_ports(backing_)));
+    }
+
+    static SpawnOptions environment(std::uint16_t port) {
+        SpawnOptions options;
+        if (port != 0)
+            options.environment.push_back(fmt::format("{}={}", backing_port_name, port));
+        return options;
+    }
+
     static void send(pid_t process, int signal) {
         if (::kill(process, signal) < 0 && errno != ESRCH)
             spdlog::error(
@@ -140,14 +178,17 @@ private:
     Children& children_;
     Sockets& sockets_;
     Recipe recipe_;
+    PortSet backing_;
+    std::map<Generation, std::uint16_t> port_of_;
     std::map<Generation, std::set<std::uint64_t>> before_start_; // cookies
     bool proc_is_closed_ = false;
 };
 
 } // namespace
 
-std::unique_ptr<Server> make_supervised_server(Children& children, Sockets& sockets, Recipe recipe) {
-    return std::make_unique<SupervisedServer>(children, sockets, std::move(recipe));
+std::unique_ptr<Server> make_supervised_server(Children& children, Sockets& sockets, Recipe recipe,
+                                               PortSet backing) {
+    return std::make_unique<SupervisedServer>(children, sockets, std::move(recipe), std::move(backing));
 }
 
 } // namespace syngate
