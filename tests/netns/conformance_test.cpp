@@ -28,7 +28,8 @@ struct Way {
     std::string mode;
     std::string hook;
     std::string policy;
-    [[nodiscard]] bool holds() const { return policy == "hold"; }
+    [[nodiscard]] bool holds() const { return policy != "drop"; } // where a gate is closed at all
+    [[nodiscard]] bool flips() const { return policy == "flip"; }
     [[nodiscard]] bool by_bpf() const { return mode == "bpf"; }
 };
 
@@ -70,8 +71,11 @@ protected:
         EXPECT_FALSE(bpf_.empty());
     }
 
-    // The same again and again under way of the load; every one is expected to succeed.
-    void swap(const std::string& verb, int times, const std::string& gated = fmt::format("{}", port)) {
+    // The same again and again under way of the load; every one is expected to succeed. changing: the ports
+    // that change hands, gated by the one policy and flipped by the other.
+    void swap(const std::string& verb, int times, const std::string& changing = fmt::format("{}", port)) {
+        const bool flips = GetParam().flips() && verb == "reload";
+        const std::string gated = flips ? "" : changing;
         auto next = Clock::now();
         for (int i = 0; i < times; ++i) {
             std::this_thread::sleep_until(next += rhythm);
@@ -80,6 +84,14 @@ protected:
             outcomes_.push_back(outcome);
             EXPECT_EQ(outcome["exit"], 0) << outcome.dump(2);
             EXPECT_EQ(outcome["gated"], gated) << outcome.dump(2);
+            EXPECT_EQ(outcome["flipped"], flips ? changing : "") << outcome.dump(2);
+            if (flips) {
+                EXPECT_EQ(outcome["window_us"], 0);
+                const auto steering = agent_->status()["steering"];
+                if (steering["flips"].empty()) {
+                    EXPECT_EQ(steering["generation"], 0); // the kernel's own rules again
+                }
+            }
             EXPECT_EQ(outcome["message"], "");
             EXPECT_EQ(outcome["lease_lost"], false);
             EXPECT_EQ(outcome["left"], 0) << outcome.dump(2);
@@ -124,6 +136,9 @@ protected:
         if (GetParam().by_bpf()) { // iptables sees no packet while the gate is open
             EXPECT_GT(verdicts["gate_open"], 0U);
         }
+        if (sum("window_us") == 0 && GetParam().flips() && rate > 0) {
+            EXPECT_GT(agent_->status()["steering"]["verdicts"]["steered"], 0U);
+        }
         const double expected = static_cast<double>(sum("window_us")) * rate / 1e6;
         if (expected >= 20) { // else it may well be that no client met a window
             EXPECT_GT(sum(GetParam().holds() ? "parked" : "dropped"), 0U);
@@ -143,7 +158,7 @@ protected:
     // Start, the verb under load, the end: what most servers are put through.
     void put_through(const Argv& server, const std::string& verb, int times, double rate = 1000,
                      double slowest_ms = 500) {
-        start_agent(server);
+        start_agent(server, {"--ports", fmt::format("{}", port)});
         LoadRun load(hosts_.client, {.to = both_families(), .rate = rate});
         swap(verb, times);
         expect_unharmed(load.finish(), slowest_ms);
@@ -198,8 +213,60 @@ TEST_P(Conformance, HaproxyRestart) {
     stop_agent();
 }
 
+// Every thread has a listening socket of its own.
+TEST_P(Conformance, HaproxyReloadWithShards) {
+    put_through(haproxy(haproxy_config({.bind_options = "shards by-thread", .global = "    nbthread 4\n"})),
+                "reload", 5);
+    stop_agent();
+}
+
+// One socket for both families.
+TEST_P(Conformance, HaproxyDualStackReload) {
+    std::string config = haproxy_config();
+    const auto four = config.find("    bind 0.0.0.0"), six = config.find("    bind [::]");
+    config.replace(four, config.find('\n', six) - four, fmt::format("    bind [::]:{} v4v6", port));
+    put_through(haproxy(config), "reload", 4);
+    stop_agent();
+}
+
+// Any server that shares its port and finishes what it has accepted.
+TEST_P(Conformance, UnknownOverlappingServerReload) {
+    const auto script = write_file("overlap.py", R"(
+import http.server, signal, socket, sys, threading
+class Server(http.server.ThreadingHTTPServer):
+    address_family = socket.AF_INET6
+    request_queue_size = 1024
+    daemon_threads = False
+    def server_bind(self):
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        super().server_bind()
+class Answer(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"ok")
+    def log_message(self, *_):
+        pass
+server = Server(("::", int(sys.argv[1])), Answer)
+signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())
+server.serve_forever(0.05)
+server.server_close()
+)");
+    start_agent({"python3", script, fmt::format("{}", port)}, {"--reload", "overlap"});
+    LoadRun load(hosts_.client, {.to = both_families(), .rate = 100});
+    swap("reload", 3);
+    expect_unharmed(load.finish(), 1500);
+    expect_counters_agree(100);
+    stop_agent();
+}
+
 TEST_P(Conformance, NginxReload) {
-    put_through(nginx_argv(write_file("nginx.conf", nginx_config())), "reload", 4);
+    start_agent(nginx_argv(write_file("nginx.conf", nginx_config())));
+    LoadRun load(hosts_.client, {.to = both_families(), .rate = 1000});
+    swap("reload", 4, GetParam().flips() ? "" : fmt::format("{}", port)); // the same sockets all the time
+    expect_unharmed(load.finish());
+    expect_counters_agree(1000);
     stop_agent();
 }
 
@@ -210,9 +277,12 @@ TEST_P(Conformance, NginxReuseportReloadToFewerWorkers) {
     };
     start_agent(nginx_argv(config(4)));
     LoadRun load(hosts_.client, {.to = both_families(), .rate = 1000});
+    int before = 4;
     for (const int workers : {2, 3, 1}) {
         config(workers);
-        swap("reload", 1);
+        // The sockets of workers that stay are kept.
+        swap("reload", 1, GetParam().flips() && workers > before ? "" : fmt::format("{}", port));
+        before = workers;
     }
     expect_unharmed(load.finish());
     expect_counters_agree(1000);
@@ -227,7 +297,11 @@ TEST_P(Conformance, NginxRestart) {
 // No server could be less prepared: it knows no reload, ends on SIGTERM at once, and queues five connections.
 // Who is replayed beyond these tries again, 1 s and 3 s after the first time.
 TEST_P(Conformance, PythonReload) {
-    put_through(python_argv(port), "reload", 2, 100, 4500);
+    Argv server = python_argv(port);
+    if (GetParam()
+            .flips()) // blue-green: it gets a port of its own, where it listens as long as the old one does
+        server.back() = "{SYNGATE_PORT}";
+    put_through(server, "reload", 2, 100, 4500);
     stop_agent({128 + SIGTERM, 0});
 }
 
@@ -274,11 +348,11 @@ TEST_P(Conformance, LocalClients) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Ways, Conformance,
-                         ::testing::Values(Way{"bpf", "tcx", "hold"}, Way{"bpf", "tcx", "drop"},
-                                           Way{"bpf", "tc", "hold"}, Way{"bpf", "tc", "drop"},
-                                           Way{"bpf", "xdp", "hold"}, Way{"bpf", "xdp", "drop"},
-                                           Way{"iptables", "nft", "hold"}, Way{"iptables", "nft", "drop"},
-                                           Way{"iptables", "legacy", "hold"},
+                         ::testing::Values(Way{"bpf", "tcx", "flip"}, Way{"bpf", "tcx", "hold"},
+                                           Way{"bpf", "tcx", "drop"}, Way{"bpf", "tc", "hold"},
+                                           Way{"bpf", "tc", "drop"}, Way{"bpf", "xdp", "hold"},
+                                           Way{"bpf", "xdp", "drop"}, Way{"iptables", "nft", "hold"},
+                                           Way{"iptables", "nft", "drop"}, Way{"iptables", "legacy", "hold"},
                                            Way{"iptables", "legacy", "drop"}),
                          name_of);
 

@@ -220,6 +220,12 @@ Listener::Listener(const Namespace& where, std::uint16_t port)
           return listen_on(port);
       }()) {}
 
+bool Listener::has_pending(Duration patience) const {
+    pollfd ready{fd_.get(), POLLIN, 0};
+    const auto ms = std::chrono::ceil<std::chrono::milliseconds>(patience).count();
+    return ::poll(&ready, 1, static_cast<int>(ms)) > 0;
+}
+
 Fd Listener::accept() const {
     return Fd(::accept4(fd_.get(), nullptr, nullptr, SOCK_CLOEXEC));
 }

@@ -57,6 +57,8 @@ public:
     explicit Listener(std::uint16_t port);
     Listener(const Namespace& where, std::uint16_t port);
     [[nodiscard]] Fd accept() const;
+    // A connection waits, or comes within the time.
+    [[nodiscard]] bool has_pending(Duration patience) const;
 
 private:
     Fd fd_;

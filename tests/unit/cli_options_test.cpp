@@ -73,6 +73,23 @@ TEST_F(OptionsTest, DefaultsOfRun) {
     EXPECT_TRUE(o.watch.empty());
 }
 
+TEST_F(OptionsTest, PoliciesSayWhetherAndWhatElse) {
+    for (const auto& [text, flip, policy] :
+         {std::tuple{"auto", Flip::automatic, Policy::hold}, std::tuple{"flip", Flip::always, Policy::hold},
+          std::tuple{"hold", Flip::never, Policy::hold}, std::tuple{"drop", Flip::never, Policy::drop}}) {
+        const Options o = good({"run", "--policy", text, "--", "s"});
+        EXPECT_EQ(o.gate.flip, flip) << text;
+        EXPECT_EQ(o.gate.policy, policy) << text;
+    }
+}
+
+TEST_F(OptionsTest, FlipsArePairsOfPorts) {
+    EXPECT_EQ(good({"flip", "80=8081", "81=8082"}).flips, (PortFlips{{80, 8081}, {81, 8082}}));
+    EXPECT_TRUE(good({"flip", "--clear"}).clear);
+    EXPECT_EQ(good({"flip", "--clear", "80", "82"}).cleared, (PortSet{80, 82}));
+    EXPECT_EQ(good({"run", "--flip-ports", "9001,9002", "--", "s"}).flip_ports, (PortSet{9001, 9002}));
+}
+
 TEST_F(OptionsTest, EveryOptionOfRunIsTaken) {
     const Options o = good({"run",
                             "--ports",
@@ -231,6 +248,12 @@ TEST_F(OptionsTest, UsageErrorsNameWhatIsWrong) {
         {{"run", "--ports", "80,,81", "--", "s"}, "''"},
         {{"run", "--ports", "", "--", "s"}, "--ports"},
         {{"run", "--policy", "keep", "--", "s"}, "auto, drop, flip, hold"},
+        {{"run", "--flip-ports", "9001", "--", "s"}, "two ports"},
+        {{"flip"}, "80=8081"},
+        {{"flip", "80"}, "80=8081"},
+        {{"flip", "80=0"}, "80=8081"},
+        {{"flip", "80=1", "80=2"}, "twice"},
+        {{"flip", "--clear", "x"}, "x"},
         {{"run", "--hook", "nfqueue", "--", "s"}, "auto, tc, tcx, xdp"},
         {{"run", "--mode", "nft", "--", "s"}, "auto, bpf, iptables"},
         {{"run", "--lease", "soon", "--", "s"}, "soon"},

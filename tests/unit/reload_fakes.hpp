@@ -272,10 +272,15 @@ public:
         world_.end(generation, {.signalled = true, .value = SIGKILL});
     }
 
+    [[nodiscard]] std::uint16_t backing_port(Generation generation) const override {
+        return backing.empty() ? std::uint16_t{0}
+                               : backing[static_cast<std::size_t>(generation) % backing.size()];
+    }
     void forget(Generation generation) override { forgotten.push_back(generation); }
 
     Recipe how;
     std::vector<Generation> forgotten;
+    std::vector<std::uint16_t> backing; // given in turn; on_start is to listen there
     PortSet ports = {80};
     bool bad_configuration = false;
     bool cannot_start = false;

@@ -286,5 +286,54 @@ TEST_F(FlipByHandTest, AReloadTakesWhatIsFlippedWithIt) {
                                      "steer 80 to 4, 8081 to 4", "tell 101 USR1", "steer 80 to 4"}));
 }
 
+// 101 is given 9001 and listens there with the cookie 1, 102 is given 9002.
+struct BlueGreenTest : FlipTest {
+    void SetUp() override {
+        server.how.reload = ReloadHow::restart;
+        server.backing = {9002, 9001};
+        server.on_start = [this](Generation g) { world.listen(g, {server.backing_port(g)}); };
+        options.front = 80;
+        options.ports = {80};
+        options.flip = Flip::always;
+        options.steerer = &steerer;
+        protocol.emplace(*loop, gate, sockets, server, options);
+        const Outcome started = protocol->start();
+        ASSERT_TRUE(started.ok()) << started.message;
+        EXPECT_EQ(world.journal, (Events{"start", "steer 80 to 1"}));
+        world.journal.clear();
+    }
+};
+
+TEST_F(BlueGreenTest, TheNewServerComesUpBesideTheOldOneAndThePortFollows) {
+    for (const bool restart : {false, true}) {
+        const Outcome outcome = restart ? protocol->restart() : protocol->reload();
+        EXPECT_TRUE(outcome.ok()) << outcome.message;
+        EXPECT_EQ(outcome.flipped, PortSet{80});
+        EXPECT_EQ(gate.closes, 0);
+    }
+    EXPECT_EQ(world.journal, (Events{"check", "start beside", "steer 80 to 2", "tell 101 USR1", "check",
+                                     "start beside", "steer 80 to 3", "tell 102 USR1"}));
+    EXPECT_EQ(protocol->current(), 103);
+}
+
+TEST_F(BlueGreenTest, ANewServerThatDoesNotComeLeavesThePortWhereItIs) {
+    server.on_start = [](Generation) {};
+    EXPECT_FALSE(protocol->reload().ok());
+    EXPECT_EQ(world.journal, (Events{"check", "start beside", "kill 102"}));
+    EXPECT_EQ(protocol->current(), 101);
+    EXPECT_EQ(steerer.flips(), (PortFlips{{80, 9001}}));
+}
+
+TEST_F(BlueGreenTest, ANewServerThatDiesAfterTheFlipGivesThePortBack) {
+    world.on_event = [&](const std::string& what) {
+        if (what == "steer 80 to 2")
+            world.end(102, {.signalled = true, .value = SIGSEGV});
+    };
+    EXPECT_FALSE(protocol->reload().ok());
+    EXPECT_EQ(world.journal, (Events{"check", "start beside", "steer 80 to 2", "steer 80 to 1", "kill 102"}));
+    EXPECT_EQ(protocol->current(), 101);
+    EXPECT_EQ(steerer.flips(), (PortFlips{{80, 9001}}));
+}
+
 } // namespace
 } // namespace syngate::test
