@@ -3,6 +3,7 @@
  * The gate: one logic behind three programs, for TC and TCX on devices with and without an Ethernet
  * header, and for XDP. Every frame ends in one numbered reason with a counter.
  */
+#include "addresses.h"
 #include "count.h"
 #include "packet.h"
 #include "parse.h"
@@ -14,11 +15,12 @@
 #define AF_INET 2
 #define AF_INET6 10
 
-#define BPF_F_NO_PREALLOC 1
 #define BPF_F_MMAPABLE 1024
 
 /* False: no ring buffer or no live frames in this kernel; `hold` then drops and counts. */
 const volatile bool can_hold = true;
+/* There are rules in `intercepts`. */
+const volatile bool intercepting = false;
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -50,14 +52,6 @@ struct {
 	__type(key, __u32);
 	__type(value, struct syngate_interface);
 } interfaces SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, 65536);
-	__type(key, struct syngate_prefix);
-	__type(value, __u32);
-} local_addresses SEC(".maps");
 
 /* max_entries, the park memory in bytes, is set by the agent before loading. */
 struct {
@@ -106,10 +100,7 @@ static __always_inline void count(__u32 reason)
  */
 static __always_inline bool is_local(const struct packet *pkt, const struct syn *syn)
 {
-	struct syngate_prefix key = {.prefix_len = 128};
-
-	__builtin_memcpy(key.address, syn->destination, sizeof(key.address));
-	if (!bpf_map_lookup_elem(&local_addresses, &key))
+	if (!is_own_address(syn->destination))
 		return false;
 
 	struct bpf_fib_lookup fib = {
@@ -188,6 +179,21 @@ static __always_inline int park(const struct packet *pkt, const struct syngate_g
 	return SYNGATE_REASON_parked;
 }
 
+/* A connection to a foreign address that ends at a listener here: its SYN counts as one to that
+ * listener's port, which replaces the number. */
+static __always_inline bool is_intercepted(const struct syn *syn, __u16 *number)
+{
+	const struct syngate_intercept *rule;
+
+	if (!intercepting || is_own_address(syn->destination))
+		return false;
+	rule = intercept_of(syn->destination, *number);
+	if (!rule)
+		return false;
+	*number = rule->listen_port;
+	return true;
+}
+
 static __always_inline int decide(const struct packet *pkt)
 {
 	__u32 zero = 0;
@@ -212,10 +218,11 @@ static __always_inline int decide(const struct packet *pkt)
 		return reason;
 
 	__u16 number = bpf_ntohs(syn.destination_port);
+	bool intercepted = is_intercepted(&syn, &number);
 	struct syngate_port *port = bpf_map_lookup_elem(&ports, &number);
 	if (!port || port->generation != g->generation)
 		return SYNGATE_REASON_not_gated;
-	if (!is_local(pkt, &syn))
+	if (!intercepted && !is_local(pkt, &syn))
 		return SYNGATE_REASON_not_local;
 	if (port->policy == SYNGATE_POLICY_HOLD)
 		return park(pkt, g, now);

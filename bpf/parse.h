@@ -15,6 +15,7 @@
 #define ETH_P_8021Q 0x8100
 #define ETH_P_8021AD 0x88A8
 
+#define ETH_HEADER 14 /* bytes */
 #define VLAN_TAGS_MAX 2
 /* As many as the kernel's own ip6_tcp stack sees in practice; more is counted as malformed. */
 #define EXTENSION_HEADERS_MAX 8
@@ -39,9 +40,10 @@ struct cursor {
 	__be16 protocol; /* EtherType of what stands at off */
 };
 
-/* The fields that the gate decides by. IPv4 addresses as ::ffff:a.b.c.d. */
+/* The fields that are decided by. IPv4 addresses as ::ffff:a.b.c.d. */
 struct syn {
 	bool ipv6;
+	bool fragment;        /* the first of several */
 	__u8 source[16];      /* network byte order */
 	__u8 destination[16]; /* network byte order */
 	__be16 source_port;
@@ -63,7 +65,7 @@ static __always_inline int parse_link(const struct packet *pkt, struct cursor *c
 	}
 	if (!packet_load(pkt, 12, &cur->protocol, sizeof(cur->protocol)))
 		return SYNGATE_REASON_truncated;
-	cur->off = 14;
+	cur->off = ETH_HEADER;
 
 #pragma unroll
 	for (int i = 0; i < VLAN_TAGS_MAX; i++) {
@@ -103,6 +105,7 @@ static __always_inline int parse_ipv4(const struct packet *pkt, struct cursor *c
 		return SYNGATE_REASON_truncated;
 
 	syn->ipv6 = false;
+	syn->fragment = ip.frag_off & bpf_htons(0x2000);
 	syn->ip_len = bpf_ntohs(ip.tot_len);
 	map_ipv4(syn->source, ip.saddr);
 	map_ipv4(syn->destination, ip.daddr);
@@ -117,7 +120,7 @@ static __always_inline bool is_extension(__u8 next)
 }
 
 /* One extension header; cur->next says which. */
-static __always_inline int parse_extension(const struct packet *pkt, struct cursor *cur)
+static __always_inline int parse_extension(const struct packet *pkt, struct cursor *cur, struct syn *syn)
 {
 	struct {
 		__u8 next;
@@ -139,6 +142,7 @@ static __always_inline int parse_extension(const struct packet *pkt, struct curs
 			return SYNGATE_REASON_truncated;
 		if (frag.frag_off & bpf_htons(0xfff8))
 			return SYNGATE_REASON_later_fragment;
+		syn->fragment |= frag.frag_off & bpf_htons(1);
 		cur->off += sizeof(frag);
 		break;
 	}
@@ -170,6 +174,7 @@ static __always_inline int parse_ipv6(const struct packet *pkt, struct cursor *c
 		return SYNGATE_REASON_truncated;
 
 	syn->ipv6 = true;
+	syn->fragment = false;
 	syn->ip_len = bpf_ntohs(ip6.payload_len) + sizeof(ip6);
 	__builtin_memcpy(syn->source, &ip6.saddr, 16);
 	__builtin_memcpy(syn->destination, &ip6.daddr, 16);
@@ -180,7 +185,7 @@ static __always_inline int parse_ipv6(const struct packet *pkt, struct cursor *c
 	for (int i = 0; i < EXTENSION_HEADERS_MAX; i++) {
 		if (cur->next == NEXT_TCP)
 			return PARSED;
-		int reason = parse_extension(pkt, cur);
+		int reason = parse_extension(pkt, cur, syn);
 		if (reason != PARSED)
 			return reason;
 	}
@@ -205,23 +210,27 @@ static __always_inline int parse_tcp(const struct packet *pkt, const struct curs
 	return PARSED;
 }
 
+/* From the link layer's header, behind which the cursor stands, to the TCP header. */
+static __always_inline int parse_ip(const struct packet *pkt, struct cursor *cur, struct syn *syn)
+{
+	if (cur->protocol == bpf_htons(ETH_P_IP))
+		return parse_ipv4(pkt, cur, syn);
+	if (cur->protocol == bpf_htons(ETH_P_IPV6))
+		return parse_ipv6(pkt, cur, syn);
+	return SYNGATE_REASON_not_ip;
+}
+
 /* PARSED and a filled syn, or the reason to pass. */
 static __always_inline int parse_syn(const struct packet *pkt, struct syn *syn)
 {
 	struct cursor cur = {};
 	int reason = parse_link(pkt, &cur);
 
-	if (reason != PARSED)
-		return reason;
-	if (cur.protocol == bpf_htons(ETH_P_IP))
-		reason = parse_ipv4(pkt, &cur, syn);
-	else if (cur.protocol == bpf_htons(ETH_P_IPV6))
-		reason = parse_ipv6(pkt, &cur, syn);
-	else
-		return SYNGATE_REASON_not_ip;
-	if (reason != PARSED)
-		return reason;
-	return parse_tcp(pkt, &cur, syn);
+	if (reason == PARSED)
+		reason = parse_ip(pkt, &cur, syn);
+	if (reason == PARSED)
+		reason = parse_tcp(pkt, &cur, syn);
+	return reason;
 }
 
 #endif

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// One gate program on one interface; destroying the attachment takes it off again.
+// One program of ours on one interface; destroying the attachment takes it off again.
 #pragma once
 
 #include "base/result.hpp"
@@ -28,9 +28,13 @@ AttachResult attach_tcx(int program, std::uint32_t ifindex, const std::string& n
 // does, EINVAL where the attach type is unknown.
 bool tcx_supported(int program);
 
+// Two programs of one agent in one qdisc are told apart by their filters' handles.
+enum class TcRole { gate, divert };
+
 // A direct-action filter in the clsact qdisc, as early as the other filters leave room. It outlives a killed
 // agent: the lease opens the gate, and the next start removes it.
-AttachResult attach_tc(int program, std::uint32_t ifindex, const std::string& name, std::uint64_t owner_id);
+AttachResult attach_tc(int program, TcRole role, std::uint32_t ifindex, const std::string& name,
+                       std::uint64_t owner_id);
 
 // Native, or generic where the driver has no XDP (EOPNOTSUPP). Exit::busy when another program is
 // there already: XDP has one place an interface.

@@ -27,6 +27,8 @@ const char* name_of(syngate_hook hook) {
     return "?";
 }
 
+constexpr std::uint32_t loopback_ifindex = 1; // LOOPBACK_IFINDEX in the kernel's net.h
+
 // Gone between the kernel's list and our call.
 bool vanished(const Error& error) {
     return error.code == ENODEV || error.code == ENXIO;
@@ -34,11 +36,13 @@ bool vanished(const Error& error) {
 
 } // namespace
 
-Attachments::Attachments(GateMaps& maps, const Replayer* replayer, Hook hook)
-    : maps_(maps), replayer_(replayer), hook_(hook),
+Attachments::Attachments(GateMaps& maps, const Replayer* replayer, const DivertProgram* divert, Hook hook)
+    : maps_(maps), replayer_(replayer), divert_(divert), hook_(hook),
       tc_hook_(!switched_off(feature::tcx) && tcx_supported(maps.tc_program(true)) ? Hook::tcx : Hook::tc) {
     if (hook_ == Hook::automatic)
         hook_ = tc_hook_;
+    if (hook_ == Hook::tcx || hook_ == Hook::tc)
+        tc_hook_ = hook_;
 }
 
 Attachments::~Attachments() {
@@ -53,7 +57,7 @@ void Attachments::detach(std::uint32_t ifindex) {
         release_clsact(ifindex);
 }
 
-AttachResult Attachments::attach_by(Hook hook, const Endpoint& endpoint) const {
+AttachResult Attachments::attach_gate(Hook hook, const Endpoint& endpoint) const {
     if (hook == Hook::xdp && maps_.xdp_program() < 0)
         return failure(Exit::impossible, "on this kernel the verifier loads the XDP program only with "
                                          "CAP_PERFMON: add it, or use --hook tc");
@@ -61,8 +65,15 @@ AttachResult Attachments::attach_by(Hook hook, const Endpoint& endpoint) const {
         return attach_xdp(maps_.xdp_program(), endpoint.ifindex, endpoint.name);
     if (hook == Hook::tcx)
         return attach_tcx(maps_.tc_program(endpoint.ethernet), endpoint.ifindex, endpoint.name);
-    return attach_tc(maps_.tc_program(endpoint.ethernet), endpoint.ifindex, endpoint.name,
+    return attach_tc(maps_.tc_program(endpoint.ethernet), TcRole::gate, endpoint.ifindex, endpoint.name,
                      maps_.word().owner_id);
+}
+
+AttachResult Attachments::attach_divert(const Endpoint& endpoint) const {
+    const int program = divert_->tc_program(endpoint.ethernet);
+    if (tc_hook_ == Hook::tcx)
+        return attach_tcx(program, endpoint.ifindex, endpoint.name);
+    return attach_tc(program, TcRole::divert, endpoint.ifindex, endpoint.name, maps_.word().owner_id);
 }
 
 const char* Attachments::hook_name() const {
@@ -76,23 +87,38 @@ Result<Attachments::Attached> Attachments::attach(const Endpoint& endpoint) cons
         spdlog::info("{}: frames without an Ethernet header are none for XDP, gated by {} instead",
                      endpoint.name, hook == Hook::tcx ? "tcx" : "tc");
     }
-    AttachResult made = attach_by(hook, endpoint);
-    if (!made)
+    Attached attached;
+    // Each goes before what is there: the gate is asked first, so what it holds or drops is diverted, and
+    // counted, when it comes again.
+    if (divert_ && endpoint.ifindex != loopback_ifindex) {
+        AttachResult made = attach_divert(endpoint);
+        if (!made)
+            return std::unexpected(made.error());
+        attached.divert = std::move(*made);
+    }
+    AttachResult made = attach_gate(hook, endpoint);
+    if (!made) {
+        const bool made_qdisc = attached.divert && attached.divert->made_qdisc();
+        attached.divert.reset();
+        if (made_qdisc)
+            release_clsact(endpoint.ifindex);
         return std::unexpected(made.error());
-
-    Attached attached{std::move(*made), {}};
+    }
+    attached.gate = std::move(*made);
     attached.shown.name = endpoint.name;
-    attached.shown.hook = name_of(attached.attachment->hook());
+    attached.shown.hook = name_of(attached.gate->hook());
+    attached.shown.divert = attached.divert ? name_of(attached.divert->hook()) : "";
     attached.shown.can_replay = replayer_ && replayer_->probe(endpoint.ifindex).has_value();
 
     syngate_interface entry{};
     endpoint.name.copy(entry.name, sizeof(entry.name) - 1);
-    entry.hook = attached.attachment->hook();
+    entry.hook = attached.gate->hook();
     entry.can_replay = attached.shown.can_replay;
     entry.ethernet = endpoint.ethernet;
-    entry.made_qdisc = attached.attachment->made_qdisc();
+    entry.made_qdisc = attached.made_qdisc();
     if (const auto r = maps_.set_interface(endpoint.ifindex, entry); !r) {
-        attached.attachment.reset();
+        attached.gate.reset();
+        attached.divert.reset();
         if (entry.made_qdisc)
             release_clsact(endpoint.ifindex);
         return std::unexpected(r.error());

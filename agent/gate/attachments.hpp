@@ -3,6 +3,7 @@
 
 #include "base/result.hpp"
 #include "gate/attachment.hpp"
+#include "gate/divert_program.hpp"
 #include "gate/gate.hpp"
 #include "gate/gate_maps.hpp"
 #include "gate/replayer.hpp"
@@ -16,12 +17,13 @@ namespace syngate {
 
 enum class Hook { automatic, tcx, tc, xdp };
 
-// The gate's program on every endpoint of this host, as endpoints come and go.
+// The gate's program on every endpoint of this host, as endpoints come and go, and behind it the divert
+// program, if there is one. That one is not on lo, where packets have their route when they arrive.
 class Attachments {
 public:
     // automatic: TCX where the kernel has it, else clsact; these also serve devices that XDP cannot. replayer
-    // may be null (nothing can be held).
-    Attachments(GateMaps& maps, const Replayer* replayer, Hook hook);
+    // may be null (nothing can be held), divert too.
+    Attachments(GateMaps& maps, const Replayer* replayer, const DivertProgram* divert, Hook hook);
     ~Attachments();
     Attachments(const Attachments&) = delete;
     Attachments& operator=(const Attachments&) = delete;
@@ -37,17 +39,23 @@ public:
 
 private:
     struct Attached {
-        std::unique_ptr<Attachment> attachment;
+        std::unique_ptr<Attachment> gate;
+        std::unique_ptr<Attachment> divert; // may be null
         GateInterface shown;
+        [[nodiscard]] bool made_qdisc() const {
+            return gate->made_qdisc() || (divert && divert->made_qdisc());
+        }
     };
     Result<Attached> attach(const Endpoint& endpoint) const;
-    AttachResult attach_by(Hook hook, const Endpoint& endpoint) const;
+    AttachResult attach_gate(Hook hook, const Endpoint& endpoint) const;
+    AttachResult attach_divert(const Endpoint& endpoint) const;
     void detach(std::uint32_t ifindex);
 
     GateMaps& maps_;
     const Replayer* replayer_;
+    const DivertProgram* divert_;
     Hook hook_;    // never automatic
-    Hook tc_hook_; // what automatic is here
+    Hook tc_hook_; // what automatic is here, and where the divert program sits unless hook_ is the other one
     Addresses current_;
     std::map<std::uint32_t, Attached> attached_;
 };

@@ -130,6 +130,12 @@ public:
 #define SYNGATE_SHOW(name, verdict, meaning) s.verdicts.emplace_back(#name, v.name);
         SYNGATE_REASONS(SYNGATE_SHOW)
 #undef SYNGATE_SHOW
+        if (divert_) {
+            const syngate_divert_verdicts d = divert_->verdicts();
+#define SYNGATE_SHOW(name, verdict, meaning) s.divert_verdicts.emplace_back(#name, d.name);
+            SYNGATE_DIVERT_REASONS(SYNGATE_SHOW)
+#undef SYNGATE_SHOW
+        }
         s.pins = pins_.path();
         s.no_pins_because = no_pins_because_;
         s.park_memory = maps_->park_memory();
@@ -144,11 +150,18 @@ private:
             if (replayer && (*replayer)->probe(loopback_ifindex))
                 replayer_ = std::move(*replayer);
         }
-        auto maps = GateMaps::load(options_.owner_id, options_.park_memory, replayer_ != nullptr);
+        const auto intercepts = options_.divert ? options_.divert->intercepts : std::vector<Intercept>();
+        auto maps = GateMaps::load(options_.owner_id, options_.park_memory, replayer_ != nullptr, intercepts);
         if (!maps)
             return std::unexpected(maps.error());
         maps_ = std::move(*maps);
-        attachments_ = std::make_unique<Attachments>(*maps_, replayer_.get(), options_.hook);
+        if (options_.divert) {
+            auto divert = DivertProgram::load(*options_.divert, *maps_);
+            if (!divert)
+                return std::unexpected(divert.error());
+            divert_ = std::move(*divert);
+        }
+        attachments_ = std::make_unique<Attachments>(*maps_, replayer_.get(), divert_.get(), options_.hook);
         return {};
     }
 
@@ -163,6 +176,8 @@ private:
         Result<void> pinned;
         if (directory)
             pinned = maps_->pin(directory->path());
+        if (directory && pinned && divert_)
+            pinned = divert_->pin(directory->path());
         if (directory && pinned) {
             pins_ = std::move(*directory);
             return;
@@ -204,6 +219,7 @@ private:
     BpfGateOptions options_;
     std::unique_ptr<Replayer> replayer_; // null: nothing can be held
     std::unique_ptr<GateMaps> maps_;
+    std::unique_ptr<DivertProgram> divert_; // null: no transparent proxying
     std::unique_ptr<Attachments> attachments_;
     std::unique_ptr<AddressWatch> watch_;
     PinDirectory pins_;

@@ -5,9 +5,11 @@
 
 #include "event/loop.hpp"
 #include "gate/attachments.hpp"
+#include "gate/divert_program.hpp"
 #include "gate/gate.hpp"
 
 #include <memory>
+#include <optional>
 #include <string>
 
 namespace syngate {
@@ -19,6 +21,7 @@ struct BpfGateOptions {
     Duration max_window = std::chrono::seconds(30);
     std::string pin_base;
     std::uint64_t owner_id = 0;
+    std::optional<DivertOptions> divert; // none: no transparent proxying
 };
 
 // Loads, attaches to every endpoint, pins. On an error nothing is left attached or pinned.

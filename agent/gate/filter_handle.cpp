@@ -14,20 +14,23 @@ namespace syngate {
 namespace {
 
 constexpr std::uint32_t made_qdisc_bit = 1U << 31;
+constexpr std::uint32_t divert_bit = 1U << 30;
+constexpr std::uint32_t id_bits = ~(made_qdisc_bit | divert_bit);
 
-// 31 bits of the id; not 0, which would let the kernel choose.
+// 30 bits of the id; not 0, which would let the kernel choose.
 std::uint32_t short_id(std::uint64_t owner_id) {
-    return std::max<std::uint32_t>(1, static_cast<std::uint32_t>(owner_id) & ~made_qdisc_bit);
+    return std::max<std::uint32_t>(1, static_cast<std::uint32_t>(owner_id) & id_bits);
 }
 
 bool is_by_an_agent(const TcFilter& filter) {
-    return filter.ingress && filter.kind == "bpf" && filter.program_name.starts_with("syngate_tc");
+    return filter.ingress && filter.kind == "bpf" &&
+           (filter.program_name.starts_with("syngate_tc") || filter.program_name.starts_with("syngate_div"));
 }
 
 } // namespace
 
-std::uint32_t filter_handle(std::uint64_t owner_id, bool made_qdisc) {
-    return short_id(owner_id) | (made_qdisc ? made_qdisc_bit : 0);
+std::uint32_t filter_handle(std::uint64_t owner_id, TcRole role, bool made_qdisc) {
+    return short_id(owner_id) | (role == TcRole::divert ? divert_bit : 0) | (made_qdisc ? made_qdisc_bit : 0);
 }
 
 bool tells_of_made_qdisc(const std::vector<TcFilter>& filters) {
@@ -44,9 +47,8 @@ Result<bool> is_dead_by_handle(const TcFilter& filter) {
     const auto ids = registry::list_ids();
     if (!ids)
         return std::unexpected(ids.error());
-    return std::ranges::none_of(*ids, [&](std::uint64_t id) {
-        return short_id(id) == (filter.handle & ~made_qdisc_bit) && is_alive(id);
-    });
+    return std::ranges::none_of(
+        *ids, [&](std::uint64_t id) { return short_id(id) == (filter.handle & id_bits) && is_alive(id); });
 }
 
 } // namespace syngate

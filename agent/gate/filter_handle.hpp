@@ -4,6 +4,7 @@
 #pragma once
 
 #include "base/result.hpp"
+#include "gate/attachment.hpp"
 #include "gate/tc_filters.hpp"
 
 #include <cstdint>
@@ -12,7 +13,7 @@
 namespace syngate {
 
 // made_qdisc: the clsact qdisc that the filter is in was made by an agent, this one or an earlier one.
-std::uint32_t filter_handle(std::uint64_t owner_id, bool made_qdisc);
+std::uint32_t filter_handle(std::uint64_t owner_id, TcRole role, bool made_qdisc);
 
 // One of the filters says that the qdisc was made by an agent: whichever agent goes last removes it.
 bool tells_of_made_qdisc(const std::vector<TcFilter>& filters);

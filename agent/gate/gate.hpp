@@ -31,6 +31,7 @@ struct GateInterface {
     std::string name;
     std::string hook; // "tcx", "tc", "xdp-native", "xdp-generic"
     bool can_replay = false;
+    std::string divert; // where the divert program sits; empty: it is not there
 };
 
 struct GateStatus {
@@ -44,6 +45,8 @@ struct GateStatus {
     std::vector<std::pair<std::string, std::uint64_t>> verdicts; // packets by reason, in the reasons' order
     std::string pins;                                            // directory, or empty
     std::string no_pins_because;
+    // Of transparent proxying, packets by reason; empty without.
+    std::vector<std::pair<std::string, std::uint64_t>> divert_verdicts;
     std::size_t park_memory = 0; // bytes
     std::size_t local_addresses = 0;
 };

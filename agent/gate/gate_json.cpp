@@ -9,7 +9,10 @@ const char* to_string(Policy policy) {
 nlohmann::json to_json(const GateStatus& status) {
     nlohmann::json interfaces = nlohmann::json::array();
     for (const auto& each : status.interfaces)
-        interfaces.push_back({{"name", each.name}, {"hook", each.hook}, {"can_replay", each.can_replay}});
+        interfaces.push_back({{"name", each.name},
+                              {"hook", each.hook},
+                              {"can_replay", each.can_replay},
+                              {"divert", each.divert}});
     nlohmann::json verdicts = nlohmann::json::object();
     for (const auto& [reason, packets] : status.verdicts)
         verdicts[reason] = packets;

@@ -60,7 +60,7 @@ GateMaps::~GateMaps() {
 }
 
 Result<std::unique_ptr<GateMaps>> GateMaps::load(std::uint64_t owner_id, std::size_t park_memory,
-                                                 bool can_hold) {
+                                                 bool can_hold, const std::vector<Intercept>& intercepts) {
     std::unique_ptr<GateMaps> maps(new GateMaps);
     const LibbpfMessages messages;
     const auto capabilities = effective_capabilities();
@@ -85,6 +85,7 @@ Result<std::unique_ptr<GateMaps>> GateMaps::load(std::uint64_t owner_id, std::si
     skeleton.rodata->xdp_reads_directly = perfmon;
     if (!perfmon && !can_hold) // older than the helper that would copy
         bpf_program__set_autoload(skeleton.progs.syngate_xdp, false);
+    skeleton.rodata->intercepting = !intercepts.empty();
     maps->park_memory_ = can_hold ? std::bit_ceil(std::max(park_memory, page)) : page;
     bpf_map__set_max_entries(skeleton.maps.parked, static_cast<std::uint32_t>(maps->park_memory_));
     if (!can_hold)
@@ -107,7 +108,35 @@ Result<std::unique_ptr<GateMaps>> GateMaps::load(std::uint64_t owner_id, std::si
         if (!maps->ring_->buffer)
             return failed("map the park memory");
     }
+    if (const auto r = maps->set_intercepts(intercepts); !r)
+        return std::unexpected(r.error());
     return maps;
+}
+
+Result<void> GateMaps::set_intercepts(const std::vector<Intercept>& intercepts) {
+    for (const Intercept& rule : intercepts) {
+        const syngate_intercept_key key = key_of(rule);
+        const syngate_intercept value = {.listen_port = rule.listen_port};
+        if (const int r = bpf_map_update_elem(intercepts_fd(), &key, &value, BPF_ANY); r < 0)
+            return std::unexpected(map_failure(fmt::format("add the rule {}", rule.text), "intercepts", -r));
+    }
+    return {};
+}
+
+int GateMaps::gate_fd() const {
+    return bpf_map__fd(skeleton_->maps.gate);
+}
+
+int GateMaps::interfaces_fd() const {
+    return bpf_map__fd(skeleton_->maps.interfaces);
+}
+
+int GateMaps::local_addresses_fd() const {
+    return bpf_map__fd(skeleton_->maps.local_addresses);
+}
+
+int GateMaps::intercepts_fd() const {
+    return bpf_map__fd(skeleton_->maps.intercepts);
 }
 
 int GateMaps::tc_program(bool ethernet) const {
@@ -222,8 +251,9 @@ int GateMaps::ring_fd() const {
 }
 
 Result<void> GateMaps::pin(const std::string& directory) {
-    bpf_map* const shown[] = {skeleton_->maps.gate, skeleton_->maps.ports, skeleton_->maps.verdicts,
-                              skeleton_->maps.interfaces, skeleton_->maps.local_addresses};
+    bpf_map* const shown[] = {
+        skeleton_->maps.gate,       skeleton_->maps.ports,           skeleton_->maps.verdicts,
+        skeleton_->maps.interfaces, skeleton_->maps.local_addresses, skeleton_->maps.intercepts};
     for (bpf_map* map : shown) {
         const std::string path = directory + "/" + bpf_map__name(map);
         if (const int r = bpf_map__pin(map, path.c_str()); r < 0)

@@ -7,6 +7,7 @@
 #include "base/ports.hpp"
 #include "base/result.hpp"
 #include "gate/gate.hpp"
+#include "gate/intercept.hpp"
 #include "net/address_watch.hpp"
 
 #include <functional>
@@ -24,11 +25,17 @@ public:
     // park_memory in bytes, rounded up to a power of two of pages. can_hold false: the ring buffer stays
     // a page and the programs do without it. Exit::impossible names the missing capabilities.
     static Result<std::unique_ptr<GateMaps>> load(std::uint64_t owner_id, std::size_t park_memory,
-                                                  bool can_hold);
+                                                  bool can_hold, const std::vector<Intercept>& intercepts);
     ~GateMaps();
 
     [[nodiscard]] int tc_program(bool ethernet) const;
     [[nodiscard]] int xdp_program() const;
+
+    // For programs that share the maps.
+    [[nodiscard]] int gate_fd() const;
+    [[nodiscard]] int interfaces_fd() const;
+    [[nodiscard]] int local_addresses_fd() const;
+    [[nodiscard]] int intercepts_fd() const;
 
     // Writes these ports' entries with the next generation and returns it.
     Result<std::uint32_t> stage(const PortSet& ports, Policy policy);
@@ -57,6 +64,7 @@ public:
 
 private:
     GateMaps();
+    Result<void> set_intercepts(const std::vector<Intercept>& intercepts);
     struct Ring;
     ::gate* skeleton_ = nullptr;
     syngate_gate* word_ = nullptr; // mapped from the map `gate`

@@ -21,7 +21,8 @@ std::optional<GateProgram> inspect_gate_program(std::uint32_t program_id) {
     info.nr_map_ids = map_ids.size();
     std::uint32_t size = sizeof(info);
     if (bpf_obj_get_info_by_fd(program.get(), &info, &size) < 0 ||
-        !std::string_view(info.name).starts_with("syngate_tc"))
+        !(std::string_view(info.name).starts_with("syngate_tc") ||
+          std::string_view(info.name).starts_with("syngate_div")))
         return {};
 
     GateProgram found;

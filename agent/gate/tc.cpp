@@ -56,7 +56,8 @@ std::uint32_t free_priority(const std::vector<TcFilter>& filters) {
 
 } // namespace
 
-AttachResult attach_tc(int program, std::uint32_t ifindex, const std::string& name, std::uint64_t owner_id) {
+AttachResult attach_tc(int program, TcRole role, std::uint32_t ifindex, const std::string& name,
+                       std::uint64_t owner_id) {
     const LibbpfMessages messages;
     bpf_tc_hook hook = ingress_of(ifindex);
     const int made = bpf_tc_hook_create(&hook);
@@ -80,7 +81,7 @@ AttachResult attach_tc(int program, std::uint32_t ifindex, const std::string& na
     bpf_tc_opts options{};
     options.sz = sizeof(options);
     options.prog_fd = program;
-    options.handle = filter_handle(owner_id, made_qdisc);
+    options.handle = filter_handle(owner_id, role, made_qdisc);
     options.priority = free_priority(*filters);
     if (const int r = bpf_tc_attach(&hook, &options); r < 0)
         return undo({Exit::failed,

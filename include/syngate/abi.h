@@ -108,6 +108,59 @@ struct syngate_prefix {
 	__u8 address[16];
 };
 
+/* More rules than a person writes; bounds the map. */
+#define SYNGATE_INTERCEPTS_MAX 1024
+
+/*
+ * Map `intercepts` (LPM trie): connections to this port of addresses in this prefix that are not this
+ * host's go to a local transparent listener.
+ */
+struct syngate_intercept_key {
+	__u32 prefix_len; /* bits, 16 (every address) to 16 + 128: the port comes first and counts whole */
+	__u16 port;
+	__u8 address[16]; /* as in struct syngate_prefix */
+	__u16 reserved;   /* 0 */
+};
+
+struct syngate_intercept {
+	__u16 listen_port;
+	__u16 reserved;
+};
+
+/*
+ * What the divert program does with a packet, and why: as SYNGATE_REASONS. `mark` lets the packet go on, with
+ * the mark by which it is routed to this host.
+ */
+#define SYNGATE_DIVERT_REASONS(X)                                                               \
+	X(other_host, pass, "the frame is addressed to another host's link-layer address")      \
+	X(vlan, pass, "the frame belongs to a VLAN device, which has a program of its own")     \
+	X(not_ip, pass, "neither IPv4 nor IPv6")                                                \
+	X(not_tcp, pass, "not TCP")                                                             \
+	X(fragment, pass, "a fragment: the connection it belongs to is not told by it alone")   \
+	X(truncated, pass, "the frame ends before its headers do")                              \
+	X(malformed, pass, "a header contradicts itself, or there are too many of them")        \
+	X(source_routed, pass, "a routing header leads further: this host is only a stop")      \
+	X(local, pass, "to an address of this host: it arrives without help")                   \
+	X(no_socket, pass, "to a foreign address, and no connection of this host")              \
+	X(not_transparent, pass, "of a connection whose socket is not transparent")             \
+	X(intercept_no_listener, pass, "an intercept rule is for it, but nobody listens there") \
+	X(diverted, mark, "of a transparent connection of this host")                           \
+	X(intercepted, mark, "a SYN that an intercept rule leads to a listener")                \
+	X(intercepted_cookie, mark, "the answer to a SYN cookie of an intercepting listener")
+
+enum syngate_divert_reason {
+#define SYNGATE_DIVERT_ENUM(name, verdict, meaning) SYNGATE_DIVERT_##name,
+	SYNGATE_DIVERT_REASONS(SYNGATE_DIVERT_ENUM) SYNGATE_DIVERT_COUNT,
+#undef SYNGATE_DIVERT_ENUM
+};
+
+/* Map `divert_verdicts`, per CPU, one entry: packets per reason since the agent started. */
+struct syngate_divert_verdicts {
+#define SYNGATE_DIVERT_FIELD(name, verdict, meaning) __u64 name;
+	SYNGATE_DIVERT_REASONS(SYNGATE_DIVERT_FIELD)
+#undef SYNGATE_DIVERT_FIELD
+};
+
 /* Ring buffer `parked`: this head, then frame_len bytes of the frame as received. */
 struct syngate_parked {
 	__u64 at_ns;
@@ -212,6 +265,9 @@ SYNGATE_ASSERT(sizeof(struct syngate_port) == 8);
 SYNGATE_ASSERT(sizeof(struct syngate_interface) == 32);
 SYNGATE_ASSERT(sizeof(struct syngate_prefix) == 20);
 SYNGATE_ASSERT(sizeof(struct syngate_parked) == 24);
+SYNGATE_ASSERT(sizeof(struct syngate_intercept_key) == 24);
+SYNGATE_ASSERT(sizeof(struct syngate_intercept) == 4);
+SYNGATE_ASSERT(sizeof(struct syngate_divert_verdicts) == 8 * SYNGATE_DIVERT_COUNT);
 SYNGATE_ASSERT(sizeof(struct syngate_queue) == 24);
 SYNGATE_ASSERT(sizeof(struct syngate_steer_verdicts) == 8 * SYNGATE_STEER_REASON_COUNT);
 SYNGATE_ASSERT(sizeof(struct syngate_steer) == 24);
