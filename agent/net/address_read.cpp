@@ -14,34 +14,10 @@
 namespace syngate {
 namespace {
 
-template <std::size_t N> using Attributes = std::array<const nlattr*, N>;
-
-// By type; a type of N or more is left out.
-template <std::size_t N> Attributes<N> attributes_of(const nlmsghdr& message, std::size_t head) {
-    Attributes<N> table{};
-    const std::size_t skip = MNL_ALIGN(head);
-    const std::size_t length = mnl_nlmsg_get_payload_len(&message);
-    if (length <= skip)
-        return table;
-    for_each_attribute(static_cast<const char*>(mnl_nlmsg_get_payload(&message)) + skip, length - skip,
-                       [&](const nlattr& attribute) {
-                           if (mnl_attr_get_type(&attribute) < N)
-                               table[mnl_attr_get_type(&attribute)] = &attribute;
-                       });
-    return table;
-}
-
 std::string_view text_of(const nlattr* attribute) {
     const std::string_view text(static_cast<const char*>(mnl_attr_get_payload(attribute)),
                                 mnl_attr_get_payload_len(attribute));
     return text.substr(0, text.find('\0'));
-}
-
-// The message's family header, or nullptr if the message is too short for it.
-template <class T> const T* head_of(const nlmsghdr& message) {
-    return mnl_nlmsg_get_payload_len(&message) < sizeof(T)
-               ? nullptr
-               : static_cast<const T*>(mnl_nlmsg_get_payload(&message));
 }
 
 std::optional<LocalPrefix> prefix_of(int family, const nlattr* attribute, unsigned bits) {
@@ -64,7 +40,7 @@ std::optional<LocalPrefix> prefix_of(int family, const nlattr* attribute, unsign
 
 // A VRF's member is an endpoint of its own; a member of anything else hands its frames upward before IP
 // sees them.
-bool is_port(const Attributes<IFLA_MAX + 1>& attributes) {
+bool is_port(const NetlinkAttributes<IFLA_MAX + 1>& attributes) {
     if (!attributes[IFLA_MASTER])
         return false;
     if (!attributes[IFLA_LINKINFO])

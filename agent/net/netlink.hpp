@@ -119,4 +119,28 @@ template <class T> T netlink_value(const nlattr* attribute, T fallback = {}) {
     return value;
 }
 
+// The message's family header, or nullptr if the message is too short for it.
+template <class T> const T* head_of(const nlmsghdr& message) {
+    return mnl_nlmsg_get_payload_len(&message) < sizeof(T)
+               ? nullptr
+               : static_cast<const T*>(mnl_nlmsg_get_payload(&message));
+}
+
+template <std::size_t N> using NetlinkAttributes = std::array<const nlattr*, N>;
+
+// Those behind the family header, of `head` bytes, by type; a type of N or more is left out.
+template <std::size_t N> NetlinkAttributes<N> attributes_of(const nlmsghdr& message, std::size_t head) {
+    NetlinkAttributes<N> table{};
+    const std::size_t skip = MNL_ALIGN(head);
+    const std::size_t length = mnl_nlmsg_get_payload_len(&message);
+    if (length <= skip)
+        return table;
+    for_each_attribute(static_cast<const char*>(mnl_nlmsg_get_payload(&message)) + skip, length - skip,
+                       [&](const nlattr& attribute) {
+                           if (mnl_attr_get_type(&attribute) < N)
+                               table[mnl_attr_get_type(&attribute)] = &attribute;
+                       });
+    return table;
+}
+
 } // namespace syngate
