@@ -59,7 +59,8 @@ void Agent::serve() {
             return;
         const auto asking = registry::parse_claimant_name(accepted.from.abstract_name());
         const auto uid = peer_uid(accepted.fd.get());
-        if (asking && uid && is_trusted(*uid) && !statement.claiming.empty() && *asking < statement.age())
+        const bool claims = !statement.claiming.empty() || statement.claiming_transparent;
+        if (asking && uid && is_trusted(*uid) && claims && *asking < statement.age())
             ask_back.insert(asking->id);
         const int room = registry::max_message;
         ::setsockopt(accepted.fd.get(), SOL_SOCKET, SO_SNDBUF, &room, sizeof(room));
@@ -201,6 +202,16 @@ std::unexpected<Error> taken(std::uint16_t port, const Statement& other, bool se
         EADDRINUSE);
 }
 
+std::unexpected<Error> transparent_taken(const Statement& other) {
+    return failure(
+        Exit::busy,
+        fmt::format("transparent proxying is done by another agent in this network namespace already: pid {} "
+                    "(`syngate {}`), control socket '{}'; it serves every transparent connection here, so "
+                    "--transparent off will do for this one, unless it has rules of its own to intercept",
+                    other.peer.pid, other.peer.command, other.peer.control_path),
+        EADDRINUSE);
+}
+
 std::optional<std::uint16_t> first_common(const PortSet& a, const PortSet& b) {
     for (const std::uint16_t port : a)
         if (b.contains(port))
@@ -230,6 +241,9 @@ Result<void> contest(Agent& self) {
             if (const auto port = first_common(self.statement.claiming, other.claiming);
                 port && other.age() < age)
                 return taken(*port, other, false);
+            if (self.statement.claiming_transparent &&
+                (other.peer.transparent || (other.claiming_transparent && other.age() < age)))
+                return transparent_taken(other);
         }
         ids->clear();
         ids->swap(self.ask_back);
@@ -291,6 +305,21 @@ Result<void> Registry::claim(const PortSet& ports) {
     statement.claiming.clear();
     if (result)
         statement.peer.ports = ports;
+    return result;
+}
+
+Result<void> Registry::claim_transparent(bool wanted) {
+    Agent& self = impl_->agent;
+    Statement& statement = self.statement;
+    if (!wanted || statement.peer.transparent) {
+        statement.peer.transparent = wanted;
+        return {};
+    }
+    statement.claiming_transparent = true;
+    self.ask_back.clear();
+    const auto result = contest(self);
+    statement.claiming_transparent = false;
+    statement.peer.transparent = result.has_value();
     return result;
 }
 

@@ -21,6 +21,7 @@ struct Peer {
     std::string control_path; // as its own mount namespace names it
     std::string command;      // "run", "exec", ...
     PortSet ports;
+    bool transparent = false;   // it diverts and intercepts: one agent of a network namespace at most
     std::uint64_t since_ns = 0; // CLOCK_MONOTONIC, when it announced itself
 };
 
@@ -37,6 +38,8 @@ public:
     // Replaces what was claimed before. Pumps no loop; waits for each peer at most 1 s (a peer that does not
     // answer is stopped or hung: it is alive, so its claim is unknown; this is an error that names it).
     Result<void> claim(const PortSet& ports);
+    // The same for transparent proxying, of which there is one in a network namespace. False gives it up.
+    Result<void> claim_transparent(bool wanted);
 
 private:
     Registry();

@@ -72,7 +72,9 @@ std::string to_message(const Statement& statement) {
                 {"control", peer.control_path},
                 {"since", peer.since_ns},
                 {"ports", to_text(peer.ports)},
-                {"claiming", to_text(statement.claiming)}}
+                {"claiming", to_text(statement.claiming)},
+                {"transparent", peer.transparent},
+                {"claiming_transparent", statement.claiming_transparent}}
         .dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
@@ -92,13 +94,19 @@ std::optional<Statement> parse_message(std::string_view message) {
     auto claiming = ports_of(json, "claiming");
     if (!ports || !claiming)
         return {};
+    const auto says = [&](const char* key) {
+        const auto member = json.find(key);
+        return member != json.end() && member->is_boolean() && member->get<bool>();
+    };
     return Statement{.peer = {.id = json["id"].get<std::uint64_t>(),
                               .pid = json["pid"].get<std::int64_t>(),
                               .control_path = json["control"].get<std::string>(),
                               .command = json["command"].get<std::string>(),
                               .ports = std::move(*ports),
+                              .transparent = says("transparent"),
                               .since_ns = json["since"].get<std::uint64_t>()},
-                     .claiming = std::move(*claiming)};
+                     .claiming = std::move(*claiming),
+                     .claiming_transparent = says("claiming_transparent")};
 }
 
 std::string agent_name(std::uint64_t id) {

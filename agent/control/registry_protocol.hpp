@@ -25,6 +25,7 @@ struct Age {
 struct Statement {
     Peer peer;        // peer.ports are settled: they stay until their owner gives them up
     PortSet claiming; // wanted in addition, not settled yet
+    bool claiming_transparent = false;
     [[nodiscard]] Age age() const { return {peer.since_ns, peer.id}; }
 };
 
