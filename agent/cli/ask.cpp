@@ -27,7 +27,7 @@ bool can_answer(const Peer& peer, const std::string& verb) {
         return peer.command == "run" || peer.command == "close";
     if (verb == "flip")
         return peer.command == "run" || peer.command == "flip";
-    return true;
+    return peer.command != "cleanup"; // an agent for a moment, which has no control socket
 }
 
 } // namespace

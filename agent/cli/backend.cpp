@@ -10,7 +10,8 @@
 namespace syngate {
 namespace {
 
-Result<std::unique_ptr<Gate>> by_bpf(Loop& loop, const GateOptions& options, std::uint64_t owner_id) {
+Result<std::unique_ptr<Gate>> by_bpf(Loop& loop, const GateOptions& options, std::uint64_t owner_id,
+                                     const std::optional<DivertOptions>& divert) {
     BpfGateOptions gate;
     gate.hook = options.hook;
     gate.policy = options.policy;
@@ -18,6 +19,7 @@ Result<std::unique_ptr<Gate>> by_bpf(Loop& loop, const GateOptions& options, std
     gate.max_window = options.max_window;
     gate.pin_base = options.bpffs;
     gate.owner_id = owner_id;
+    gate.divert = divert;
     return make_bpf_gate(loop, gate);
 }
 
@@ -33,10 +35,11 @@ Result<std::unique_ptr<Gate>> by_iptables(Loop& loop, const GateOptions& options
 
 } // namespace
 
-Result<std::unique_ptr<Gate>> make_gate(Loop& loop, const GateOptions& options, std::uint64_t owner_id) {
+Result<std::unique_ptr<Gate>> make_gate(Loop& loop, const GateOptions& options, std::uint64_t owner_id,
+                                        const std::optional<DivertOptions>& divert) {
     if (options.mode == Mode::iptables)
         return by_iptables(loop, options, owner_id);
-    auto bpf = by_bpf(loop, options, owner_id);
+    auto bpf = by_bpf(loop, options, owner_id, divert);
     if (bpf || options.mode == Mode::bpf || bpf.error().exit == Exit::busy)
         return bpf;
     auto iptables = by_iptables(loop, options, owner_id);

@@ -3,15 +3,19 @@
 
 #include "cli/options.hpp"
 #include "event/loop.hpp"
+#include "gate/divert_program.hpp"
 #include "gate/gate.hpp"
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 
 namespace syngate {
 
 // The gate by the mode that was asked for. Mode auto tries BPF by making its gate; whatever speaks against it
 // but another program in its place (Exit::busy) is told in one line, and iptables does the same job.
-Result<std::unique_ptr<Gate>> make_gate(Loop& loop, const GateOptions& options, std::uint64_t owner_id);
+// divert: transparent proxying beside the gate, which only mode bpf does.
+Result<std::unique_ptr<Gate>> make_gate(Loop& loop, const GateOptions& options, std::uint64_t owner_id,
+                                        const std::optional<DivertOptions>& divert = {});
 
 } // namespace syngate

@@ -27,7 +27,7 @@ void block_signals() {
 
 } // namespace
 
-Result<std::unique_ptr<Host>> Host::make(const Options& options) {
+Result<std::unique_ptr<Host>> Host::make(const Options& options, bool server_is_transparent) {
     block_signals();
     std::unique_ptr<Host> host(new Host);
     host->verb_ = options.verb;
@@ -60,12 +60,22 @@ Result<std::unique_ptr<Host>> Host::make(const Options& options) {
     else
         spdlog::warn("what a killed agent may have left could not be looked for: {}", swept.error().message);
 
-    auto gate = make_gate(*host->loop_, options.gate, host->registry_->id());
+    auto transparent = Transparent::make(options.transparent, server_is_transparent, *host->registry_);
+    if (!transparent)
+        return std::unexpected(transparent.error());
+    host->transparent_ = std::move(*transparent);
+
+    const auto divert = host->transparent_->divert();
+    auto gate = make_gate(*host->loop_, options.gate, host->registry_->id(), divert);
     if (!gate)
         return std::unexpected(gate.error());
     host->gate_ = std::move(*gate);
+    if (divert && host->gate_->status().mode != "bpf")
+        if (const auto r = host->transparent_->give_up(*host->registry_); !r)
+            return std::unexpected(r.error());
     if (const auto r = host->make_steerer(options); !r)
         return std::unexpected(r.error());
+    host->transparent_->report_obstacles(host->gate_->status().interfaces);
     return host;
 }
 
@@ -101,12 +111,14 @@ Result<void> Host::serve(std::function<void(const nlohmann::json&, Reply)> handl
         *loop_, control_path_,
         [this, handler = std::move(handler)](const nlohmann::json& request, Reply reply) {
             handler(request, [this, reply = std::move(reply)](nlohmann::json answer) {
-                if (answer.contains("gate"))
+                if (answer.contains("gate")) {
                     answer["agent"] = {{"version", SYNGATE_VERSION},
                                        {"command", verb_},
                                        {"pid", getpid()},
                                        {"id", fmt::format("{:016x}", registry_->id())},
                                        {"control", control_path_}};
+                    answer["transparent"] = transparent_->status(gate_->status());
+                }
                 reply(answer);
             });
         });

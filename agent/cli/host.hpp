@@ -4,6 +4,7 @@
 
 #include "base/result.hpp"
 #include "cli/options.hpp"
+#include "cli/transparent.hpp"
 #include "control/control_server.hpp"
 #include "control/registry.hpp"
 #include "event/loop.hpp"
@@ -20,8 +21,8 @@ namespace syngate {
 class Host {
 public:
     // Announces the agent, claims options.gate.ports, sweeps what dead agents left, makes the gate. On an
-    // error nothing stays.
-    static Result<std::unique_ptr<Host>> make(const Options& options);
+    // error nothing stays. server_is_transparent: what --transparent auto goes by.
+    static Result<std::unique_ptr<Host>> make(const Options& options, bool server_is_transparent = false);
 
     // Null where nothing can be steered, with --policy hold and drop, and for verbs that have no use for it.
     Steerer* steerer() { return steerer_.get(); }
@@ -47,6 +48,7 @@ private:
     std::unique_ptr<Loop> loop_;
     std::unique_ptr<Registry> registry_;
     std::unique_ptr<Sockets> sockets_;
+    std::unique_ptr<Transparent> transparent_;
     std::unique_ptr<Gate> gate_;
     std::unique_ptr<Steering> steering_;
     std::unique_ptr<Steerer> steerer_;

@@ -4,9 +4,13 @@
 #include "gate/pins.hpp"
 
 #include <CLI/CLI.hpp>
+#include <charconv>
+#include <cstdint>
 #include <cstdlib>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <map>
+#include <tuple>
 
 namespace syngate {
 namespace {
@@ -145,6 +149,62 @@ void add_gate(CLI::App* app, Options& o) {
                  "Half-open connections older than this are not waited for");
 }
 
+Result<std::uint32_t> parse_number(const std::string& text) {
+    std::uint32_t value = 0;
+    const bool hex = text.starts_with("0x") || text.starts_with("0X");
+    const char* begin = text.data() + (hex ? 2 : 0);
+    const char* end = text.data() + text.size();
+    const auto [rest, error] = std::from_chars(begin, end, value, hex ? 16 : 10);
+    if (begin == end || error != std::errc{} || rest != end)
+        return failure(Exit::usage, fmt::format("'{}' is no number from 0 to {}", text, UINT32_MAX));
+    return value;
+}
+
+// MARK or MARK/MASK, each decimal or 0x...; a mark alone is its own mask.
+Result<std::pair<std::uint32_t, std::uint32_t>> parse_mark(const std::string& text) {
+    const std::size_t slash = text.find('/');
+    const auto mark = parse_number(text.substr(0, slash));
+    const auto mask = slash == std::string::npos ? mark : parse_number(text.substr(slash + 1));
+    if (!mark || !mask)
+        return std::unexpected((mark ? mask : mark).error());
+    return std::pair(*mark, *mask);
+}
+
+void add_transparent(CLI::App* app, Options& o) {
+    using Wish = TransparentOptions::Wish;
+    TransparentOptions& t = o.transparent;
+    add(app, "--transparent", t.wish,
+        "Route what belongs to connections with foreign addresses to this host: on, off, or auto: if "
+        "HAProxy's configuration uses usesrc or a transparent bind [auto]",
+        one_of<Wish>({{"auto", Wish::automatic}, {"on", Wish::on}, {"off", Wish::off}}));
+    app->add_option_function<std::vector<std::string>>(
+           "--intercept",
+           [&t](const std::vector<std::string>& texts) {
+               const auto rules = parse_intercepts(fmt::format("{}", fmt::join(texts, ",")));
+               if (!rules)
+                   throw CLI::ValidationError("--intercept", rules.error().message);
+               t.intercepts = *rules;
+           },
+           "[ADDR/PREFIX:]PORT=LISTENPORT: connections to foreign addresses go to a local transparent "
+           "listener; may be given again")
+        ->envname(environment_name("--intercept"))
+        ->delimiter(',');
+    app->add_option_function<std::string>(
+           "--mark",
+           [&t](const std::string& text) {
+               const auto mark = parse_mark(text);
+               if (!mark)
+                   throw CLI::ValidationError("--mark", mark.error().message);
+               std::tie(t.route.mark, t.route.mask) = *mark;
+           },
+           fmt::format("MARK[/MASK] of packets that are routed to this host [{:#x}]", t.route.mark))
+        ->envname(environment_name("--mark"));
+    add(app, "--table", t.route.table, fmt::format("Routing table for marked packets [{}]", t.route.table),
+        parse_number);
+    add(app, "--rule-priority", t.route.priority,
+        fmt::format("Priority of the routing rule on the mark [{}]", t.route.priority), parse_number);
+}
+
 void add_run(CLI::App& app, Options& o) {
     CLI::App* run =
         app.add_subcommand("run", "Run a server in the foreground: run [OPTIONS] -- SERVER ARGS...");
@@ -182,6 +242,7 @@ void add_run(CLI::App& app, Options& o) {
         });
     add_duration(run, "--settle", o.settle,
                  "A server that reloads itself and shows no change for this long has reloaded");
+    add_transparent(run, o);
 }
 
 void add_exec(CLI::App& app, Options& o) {
@@ -296,6 +357,10 @@ Result<void> judge(Options& o) {
             return failure(Exit::usage, "HAPROXY_PORTS: " + ports.error().message);
         o.gate.ports = *ports;
     }
+    if (const auto r = check_options(o.transparent.route); !r)
+        return r;
+    if (o.transparent.wish == TransparentOptions::Wish::off && !o.transparent.intercepts.empty())
+        return failure(Exit::usage, "--intercept needs transparent proxying: leave --transparent off out");
     if (o.gate.lease > o.gate.max_window)
         return failure(Exit::usage,
                        fmt::format("--lease {} is longer than --max-window {}", format_duration(o.gate.lease),

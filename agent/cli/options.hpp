@@ -6,7 +6,9 @@
 #include "base/ports.hpp"
 #include "base/result.hpp"
 #include "gate/attachments.hpp"
+#include "gate/intercept.hpp"
 #include "reload/steerer.hpp"
+#include "route/policy_routing.hpp"
 #include "server/children.hpp"
 
 #include <cstddef>
@@ -32,6 +34,14 @@ struct GateOptions {
     Duration handshake_timeout = std::chrono::milliseconds(500);
 };
 
+// Transparent proxying, of run alone.
+struct TransparentOptions {
+    enum class Wish { automatic, on, off };
+    Wish wish = Wish::automatic;
+    std::vector<Intercept> intercepts;
+    RouteOptions route;
+};
+
 struct Options {
     std::string verb; // "run", "exec", ...; empty: the answer is already in `text` (help, version)
     std::string text;
@@ -51,6 +61,7 @@ struct Options {
     Duration end_timeout = std::chrono::seconds(10);
     Duration finish_timeout = std::chrono::milliseconds(200);
     Duration settle = std::chrono::milliseconds(250);
+    TransparentOptions transparent;
     // exec
     Duration wait_timeout = std::chrono::seconds(30);
     PortSet flip_ports; // empty: picked

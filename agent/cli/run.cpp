@@ -59,7 +59,7 @@ Result<int> command_run(const Options& options) {
     if (!backing)
         return std::unexpected(backing.error());
     const std::uint16_t front = backing->empty() ? std::uint16_t{0} : *options.gate.ports.begin();
-    auto host = Host::make(options);
+    auto host = Host::make(options, recipe->transparent);
     if (!host)
         return std::unexpected(host.error());
     auto children = Children::start((*host)->loop());

@@ -63,6 +63,23 @@ std::string steering_lines(const nlohmann::json& steering) {
     return text;
 }
 
+std::string transparent_lines(const nlohmann::json& t) {
+    if (!t.value("on", false))
+        return "\ntransp.  off: " + t.value("because", "");
+    std::string text = fmt::format("\ntransp.  mark {}, table {}, rule priority {}{}", t.value("mark", ""),
+                                   t.value("table", 0), t.value("rule_priority", 0),
+                                   t.value("no_ipv6_because", "").empty() ? "" : ", IPv4 only");
+    for (const auto& rule : t["intercepts"])
+        text += fmt::format(", intercepts {}", rule.get<std::string>());
+    text += "\n        ";
+    for (const auto& [reason, count] : t["verdicts"].items())
+        if (count.get<std::uint64_t>() > 0)
+            text += fmt::format(" {} {}", reason, count.get<std::uint64_t>());
+    for (const auto& each : t["obstacles"])
+        text += "\n         " + each.value("text", "");
+    return text;
+}
+
 std::string status_text(const nlohmann::json& s) {
     std::string text;
     if (s.contains("agent"))
@@ -80,6 +97,8 @@ std::string status_text(const nlohmann::json& s) {
     text += gate_lines(s["gate"]);
     if (s.contains("steering"))
         text += steering_lines(s["steering"]);
+    if (s.contains("transparent"))
+        text += transparent_lines(s["transparent"]);
     if (s.contains("reloads"))
         text += fmt::format("\nreloads  {}, {} failed; last: {}", s["reloads"].value("done", 0),
                             s["reloads"].value("failed", 0), outcome_line(s["last"]));

@@ -176,6 +176,30 @@ std::string exposed_socket(std::string_view line) {
     return exposed && is_path ? std::string(path) : std::string();
 }
 
+// `source ... usesrc ...`, of a proxy or a server line, and `bind ... transparent`.
+bool uses_foreign_addresses(std::string_view line) {
+    const Argv words = split_line(line);
+    if (words.empty())
+        return false;
+    const auto has = [&](const char* word) {
+        return std::ranges::find(words.begin() + 1, words.end(), word) != words.end();
+    };
+    if (words.front() == "bind")
+        return has("transparent");
+    return has("usesrc") && (words.front() == "source" || words.front() == "server" ||
+                             words.front() == "default-server" || words.front() == "server-template");
+}
+
+bool has_transparent_sockets(const CommandLine& line) {
+    for (const auto& file : configuration_files(line)) {
+        std::ifstream stream(file);
+        for (std::string text; std::getline(stream, text);)
+            if (uses_foreign_addresses(text))
+                return true;
+    }
+    return false;
+}
+
 bool somebody_listens(const fs::path& path) {
     sockaddr_un address{};
     address.sun_family = AF_UNIX;
@@ -234,6 +258,7 @@ Result<Recipe> haproxy_recipe(const Argv& server) {
     recipe.reload = ReloadHow::overlap;
     recipe.release_signal = SIGUSR1;
     recipe.graceful = true;
+    recipe.transparent = has_transparent_sockets(line);
     return recipe;
 }
 

@@ -24,6 +24,8 @@ struct Recipe {
     bool stays_up = false;  // for ReloadHow::signal: somebody listens and accepts at every moment of it
     int release_signal = 0; // close the listening sockets, finish what is open, end
     bool graceful = false;  // release_signal lets open connections finish
+    // Its configuration, as it is now, has sockets with addresses that are not this host's.
+    bool transparent = false;
 };
 
 struct RecipeOptions {

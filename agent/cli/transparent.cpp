@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "cli/transparent.hpp"
+
+#include <fmt/format.h>
+#include <spdlog/spdlog.h>
+
+namespace syngate {
+namespace {
+
+using Wish = TransparentOptions::Wish;
+
+// Why transparent proxying is not to be; empty: it is to be.
+std::string not_wanted(const TransparentOptions& options, bool server_needs_it) {
+    if (options.wish == Wish::off)
+        return "--transparent off";
+    if (options.wish == Wish::automatic && options.intercepts.empty() && !server_needs_it)
+        return "the server's configuration does not ask for it (--transparent on will)";
+    return {};
+}
+
+Result<std::unique_ptr<PolicyRouting>> claim_and_set_up(const RouteOptions& options, Registry& registry) {
+    if (const auto r = registry.claim_transparent(true); !r)
+        return std::unexpected(r.error());
+    // With the claim in hand, whatever is there is a dead agent's.
+    const auto left = find_own_routing();
+    if (!left)
+        return std::unexpected(left.error());
+    const auto removed = remove_own_routing(*left);
+    if (!removed)
+        return std::unexpected(removed.error());
+    for (const std::string& what : *removed)
+        spdlog::info("removed {} of a dead agent", what);
+    return PolicyRouting::set_up(options);
+}
+
+std::vector<std::string> names_of(const std::vector<GateInterface>& interfaces) {
+    std::vector<std::string> names;
+    for (const GateInterface& each : interfaces)
+        if (!each.divert.empty())
+            names.push_back(each.name);
+    return names;
+}
+
+} // namespace
+
+Result<std::unique_ptr<Transparent>> Transparent::make(const TransparentOptions& options,
+                                                       bool server_needs_it, Registry& registry) {
+    auto transparent = std::make_unique<Transparent>();
+    transparent->options_ = options;
+    transparent->off_because_ = not_wanted(options, server_needs_it);
+    if (!transparent->off_because_.empty()) {
+        if (const auto swept = sweep_routing(registry); !swept)
+            spdlog::warn("{}", swept.error().message);
+        else
+            for (const std::string& what : *swept)
+                spdlog::info("removed {} of a dead agent", what);
+        return transparent;
+    }
+    auto routing = claim_and_set_up(options.route, registry);
+    if (routing) {
+        transparent->routing_ = std::move(*routing);
+        if (!transparent->routing_->no_ipv6_because().empty())
+            spdlog::warn("transparent connections by IPv4 only: {}",
+                         transparent->routing_->no_ipv6_because());
+        return transparent;
+    }
+    (void)registry.claim_transparent(false);
+    if (options.wish == Wish::on || !options.intercepts.empty())
+        return std::unexpected(routing.error());
+    transparent->off_because_ = routing.error().message;
+    spdlog::warn("the server's configuration asks for transparent connections, but: {}",
+                 transparent->off_because_);
+    return transparent;
+}
+
+std::optional<DivertOptions> Transparent::divert() const {
+    if (!routing_)
+        return {};
+    return DivertOptions{
+        .mark = options_.route.mark, .mask = options_.route.mask, .intercepts = options_.intercepts};
+}
+
+Result<void> Transparent::give_up(Registry& registry) {
+    off_because_ = "transparent proxying needs mode bpf; --transparent off does without";
+    routing_.reset();
+    (void)registry.claim_transparent(false);
+    if (options_.wish == Wish::on || !options_.intercepts.empty())
+        return failure(Exit::impossible, off_because_);
+    spdlog::warn("the server's configuration asks for transparent connections, but {}", off_because_);
+    return {};
+}
+
+void Transparent::report_obstacles(const std::vector<GateInterface>& interfaces) const {
+    if (!routing_)
+        return;
+    for (const Obstacle& obstacle : find_obstacles(names_of(interfaces)))
+        spdlog::warn("{}", obstacle.text);
+}
+
+nlohmann::json Transparent::status(const GateStatus& gate) const {
+    if (!routing_)
+        return {{"on", false}, {"because", off_because_}};
+    nlohmann::json verdicts = nlohmann::json::object();
+    for (const auto& [reason, packets] : gate.divert_verdicts)
+        verdicts[reason] = packets;
+    nlohmann::json intercepts = nlohmann::json::array();
+    for (const Intercept& rule : options_.intercepts)
+        intercepts.push_back(rule.text);
+    // As they are now: a sysctl may have been set since.
+    nlohmann::json obstacles = nlohmann::json::array();
+    for (const Obstacle& obstacle : find_obstacles(names_of(gate.interfaces)))
+        obstacles.push_back({{"what", obstacle.what}, {"text", obstacle.text}});
+    return {{"on", true},
+            {"mark", fmt::format("{:#x}/{:#x}", options_.route.mark, options_.route.mask)},
+            {"table", options_.route.table},
+            {"rule_priority", options_.route.priority},
+            {"no_ipv6_because", routing_->no_ipv6_because()},
+            {"intercepts", intercepts},
+            {"verdicts", verdicts},
+            {"obstacles", obstacles}};
+}
+
+Result<std::vector<std::string>> sweep_routing(Registry& registry) {
+    const auto left = find_own_routing();
+    if (!left)
+        return std::unexpected(left.error());
+    if (left->empty())
+        return std::vector<std::string>{};
+    if (!registry.claim_transparent(true))
+        return std::vector<std::string>{}; // its owner lives, or may
+    auto removed = remove_own_routing(*left);
+    (void)registry.claim_transparent(false);
+    return removed;
+}
+
+} // namespace syngate

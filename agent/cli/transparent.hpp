@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// Transparent proxying of one agent, apart from the programs: the claim on it, the rules and routes, and what
+// is in their way.
+#pragma once
+
+#include "base/result.hpp"
+#include "cli/options.hpp"
+#include "control/registry.hpp"
+#include "gate/gate.hpp"
+#include "route/obstacles.hpp"
+
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace syngate {
+
+class Transparent {
+public:
+    // Decides by the wish, and for auto by what the server's configuration needs; claims, sweeps what dead
+    // agents left, and sets up the routing. With auto, what is not possible is a warning.
+    static Result<std::unique_ptr<Transparent>> make(const TransparentOptions& options, bool server_needs_it,
+                                                     Registry& registry);
+
+    // For the programs; empty: off.
+    [[nodiscard]] std::optional<DivertOptions> divert() const;
+    // The gate is not kept by BPF, so nobody diverts. An error where it was asked for, else a warning.
+    Result<void> give_up(Registry& registry);
+    // To be called once the programs are attached: says what is in the way, once for each thing.
+    void report_obstacles(const std::vector<GateInterface>& interfaces) const;
+    [[nodiscard]] nlohmann::json status(const GateStatus& gate) const;
+
+private:
+    TransparentOptions options_;
+    std::string off_because_; // off
+    std::unique_ptr<PolicyRouting> routing_;
+};
+
+// Rules and routes of agents that are dead; nothing while another agent lives that may own them. Returns one
+// line for each thing removed.
+Result<std::vector<std::string>> sweep_routing(Registry& registry);
+
+} // namespace syngate
