@@ -13,6 +13,11 @@
 #define PACKET_OTHERHOST 3
 #define VLAN_ID 0x0fff
 #define CURRENT_NETNS (-1L)
+#define SK_PASS 1
+
+#define AF_INET 2
+#define AF_INET6 10
+#define BPF_SK_LOOKUP_F_NO_REUSEPORT 2
 
 enum { STATE_TIME_WAIT = 6, STATE_LISTEN = 10, STATE_NEW_SYN_RECV = 12 };
 
@@ -28,6 +33,18 @@ struct {
 	__type(key, __u32);
 	__type(value, struct syngate_divert_verdicts);
 } divert_verdicts SEC(".maps");
+
+/*
+ * The listener that took the latest intercepted SYN, for the look-up that the stack does for the same SYN a
+ * moment later: found anew each time, so it is whoever listens now, of whatever generation. The kernel
+ * empties the entry of a socket that is closed.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_SOCKHASH);
+	__uint(max_entries, 2 * SYNGATE_INTERCEPTS_MAX);
+	__type(key, struct syngate_listener_key);
+	__type(value, __u64);
+} intercept_listeners SEC(".maps");
 
 /* Only the members that are read; CO-RE finds them by name in the running kernel. */
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
@@ -101,7 +118,8 @@ static __always_inline int unparsed(int reason)
 	}
 }
 
-static __always_inline struct bpf_sock *lookup(struct __sk_buff *skb, const struct syn *syn)
+/* The socket for a packet from syn's source to its destination, but to this port. */
+static __always_inline struct bpf_sock *lookup(struct __sk_buff *skb, const struct syn *syn, __be16 port)
 {
 	struct bpf_sock_tuple tuple = {};
 
@@ -109,13 +127,13 @@ static __always_inline struct bpf_sock *lookup(struct __sk_buff *skb, const stru
 		__builtin_memcpy(tuple.ipv6.saddr, syn->source, 16);
 		__builtin_memcpy(tuple.ipv6.daddr, syn->destination, 16);
 		tuple.ipv6.sport = syn->source_port;
-		tuple.ipv6.dport = syn->destination_port;
+		tuple.ipv6.dport = port;
 		return bpf_skc_lookup_tcp(skb, &tuple, sizeof(tuple.ipv6), CURRENT_NETNS, 0);
 	}
 	__builtin_memcpy(&tuple.ipv4.saddr, syn->source + 12, 4);
 	__builtin_memcpy(&tuple.ipv4.daddr, syn->destination + 12, 4);
 	tuple.ipv4.sport = syn->source_port;
-	tuple.ipv4.dport = syn->destination_port;
+	tuple.ipv4.dport = port;
 	return bpf_skc_lookup_tcp(skb, &tuple, sizeof(tuple.ipv4), CURRENT_NETNS, 0);
 }
 
@@ -135,26 +153,51 @@ static __always_inline bool answers_cookie(struct packet *pkt, struct bpf_sock *
 	       bpf_tcp_check_syncookie(listener, &ip, sizeof(ip), tcp, sizeof(*tcp)) == 0;
 }
 
-/* No connection of this host has this packet; sk, which may be 0, listens. The lookup has asked the steering
- * program, so the listener is the very one that the stack will find. */
-static __always_inline int intercept(struct packet *pkt, struct bpf_sock *sk, const struct syn *syn,
-				     __u32 ip_off, struct tcphdr *tcp)
+/* Makes the listener the one that the stack's look-up of this SYN finds. */
+static __always_inline bool offer(struct bpf_sock *listener, const struct syn *syn, __u16 port)
 {
-	const struct syngate_intercept *rule;
+	struct syngate_listener_key key = {.port = port, .family = syn->ipv6 ? AF_INET6 : AF_INET};
+	struct bpf_sock *present = bpf_map_lookup_elem(&intercept_listeners, &key);
 
-	if (!intercepting)
+	if (present) {
+		bool same = present == listener;
+
+		bpf_sk_release(present);
+		if (same)
+			return true;
+	}
+	return bpf_map_update_elem(&intercept_listeners, &key, listener, 0) == 0;
+}
+
+/* A SYN to a foreign address, or a packet of no connection of this host. */
+static __always_inline int intercept(struct packet *pkt, const struct syn *syn, __u32 ip_off,
+				     struct tcphdr *tcp)
+{
+	bool is_syn = tcp->syn && !tcp->ack;
+	int reason = is_syn ? SYNGATE_DIVERT_intercept_no_listener : SYNGATE_DIVERT_no_socket;
+
+	if (!intercepting || tcp->rst || (tcp->syn && tcp->ack))
 		return SYNGATE_DIVERT_no_socket;
-	rule = intercept_of(syn->destination, bpf_ntohs(syn->destination_port));
+
+	const struct syngate_intercept *rule =
+		intercept_of(syn->destination, bpf_ntohs(syn->destination_port));
 	if (!rule)
 		return SYNGATE_DIVERT_no_socket;
 
-	bool listens = sk && sk->src_port == rule->listen_port && is_transparent(sk, STATE_LISTEN);
+	__u16 port = rule->listen_port;
+	struct bpf_sock *listener = lookup(pkt->ctx, syn, bpf_htons(port));
+	if (!listener)
+		return reason;
 
-	if (tcp->syn && !tcp->ack)
-		return listens ? SYNGATE_DIVERT_intercepted : SYNGATE_DIVERT_intercept_no_listener;
-	if (listens && tcp->ack && !tcp->syn && !tcp->rst && answers_cookie(pkt, sk, syn, ip_off, tcp))
-		return SYNGATE_DIVERT_intercepted_cookie;
-	return SYNGATE_DIVERT_no_socket; /* of a connection that was forwarded before there was a rule */
+	if (listener->state == STATE_LISTEN && listener->src_port == port &&
+	    is_transparent(listener, STATE_LISTEN)) {
+		if (is_syn && offer(listener, syn, port))
+			reason = SYNGATE_DIVERT_intercepted;
+		else if (!is_syn && answers_cookie(pkt, listener, syn, ip_off, tcp))
+			reason = SYNGATE_DIVERT_intercepted_cookie;
+	}
+	bpf_sk_release(listener);
+	return reason;
 }
 
 static __always_inline int decide(struct packet *pkt)
@@ -191,18 +234,22 @@ static __always_inline int decide(struct packet *pkt)
 	syn.source_port = tcp.source;
 	syn.destination_port = tcp.dest;
 
-	struct bpf_sock *sk = lookup(skb, &syn);
+	struct bpf_sock *sk = lookup(skb, &syn, syn.destination_port);
+	__u32 state = sk ? sk->state : STATE_LISTEN;
 
-	if (!sk)
-		return intercept(pkt, NULL, &syn, ip_off, &tcp);
-
-	__u32 state = sk->state;
-
+	reason = SYNGATE_DIVERT_diverted;
+	if (sk && state != STATE_LISTEN && !is_transparent(sk, state))
+		reason = SYNGATE_DIVERT_not_transparent;
+	if (sk)
+		bpf_sk_release(sk);
 	if (state == STATE_LISTEN)
-		reason = intercept(pkt, sk, &syn, ip_off, &tcp);
-	else
-		reason = is_transparent(sk, state) ? SYNGATE_DIVERT_diverted : SYNGATE_DIVERT_not_transparent;
-	bpf_sk_release(sk);
+		return intercept(pkt, &syn, ip_off, &tcp);
+	/* A new connection with the old one's four-tuple: the stack will look for the listener. */
+	if (state == STATE_TIME_WAIT && reason == SYNGATE_DIVERT_diverted && tcp.syn && !tcp.ack) {
+		int found = intercept(pkt, &syn, ip_off, &tcp);
+
+		return found == SYNGATE_DIVERT_no_socket ? SYNGATE_DIVERT_diverted : found;
+	}
 	return reason;
 }
 
@@ -234,6 +281,49 @@ SEC("tc")
 int syngate_div_l3(struct __sk_buff *skb)
 {
 	return divert(skb, false);
+}
+
+/* The local address of a look-up. Each field is read once, whatever the family, the other family's being 0: a
+ * compiler that merged the branches would make the context's offset a variable, which the verifier refuses.
+ */
+static __always_inline void local_address(struct bpf_sk_lookup *ctx, __u32 *address)
+{
+	volatile struct bpf_sk_lookup *from = ctx;
+	__u32 v4 = from->local_ip4, first = from->local_ip6[0], second = from->local_ip6[1],
+	      third = from->local_ip6[2], fourth = from->local_ip6[3];
+	bool ipv4 = from->family == AF_INET;
+
+	address[0] = first;
+	address[1] = second;
+	address[2] = ipv4 ? bpf_htonl(0xffff) : third;
+	address[3] = ipv4 ? v4 : fourth;
+}
+
+/* The stack looks for a listener: for a SYN that was marked above, the one that was found there. */
+SEC("sk_lookup")
+int syngate_offer(struct bpf_sk_lookup *ctx)
+{
+	__u32 address[4];
+	__u8 *destination = (__u8 *)address;
+	const struct syngate_intercept *rule;
+	struct bpf_sock *listener;
+
+	if (ctx->protocol != NEXT_TCP || ctx->sk) /* somebody else has chosen */
+		return SK_PASS;
+	local_address(ctx, address);
+	rule = intercept_of(destination, ctx->local_port);
+	if (!rule || is_own_address(destination))
+		return SK_PASS;
+
+	struct syngate_listener_key key = {.port = rule->listen_port, .family = ctx->family};
+
+	listener = bpf_map_lookup_elem(&intercept_listeners, &key);
+	if (!listener)
+		return SK_PASS;
+	/* Of its group the look-up at TC has chosen already. */
+	bpf_sk_assign(ctx, listener, BPF_SK_LOOKUP_F_NO_REUSEPORT);
+	bpf_sk_release(listener);
+	return SK_PASS;
 }
 
 char LICENSE[] SEC("license") = "GPL";

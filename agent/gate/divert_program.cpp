@@ -8,6 +8,7 @@
 #include <bpf/libbpf.h>
 #include <cerrno>
 #include <divert.skel.h>
+#include <fcntl.h>
 #include <fmt/format.h>
 
 namespace syngate {
@@ -33,7 +34,9 @@ Result<std::unique_ptr<DivertProgram>> DivertProgram::load(const DivertOptions& 
     std::unique_ptr<DivertProgram> program(new DivertProgram(skeleton));
     skeleton->rodata->mark = options.mark;
     skeleton->rodata->mask = options.mask;
-    skeleton->rodata->intercepting = !options.intercepts.empty();
+    const bool intercepting = !options.intercepts.empty();
+    skeleton->rodata->intercepting = intercepting;
+    bpf_program__set_autoload(skeleton->progs.syngate_offer, intercepting);
     for (const auto& [map, shared] : {std::pair(skeleton->maps.local_addresses, gate.local_addresses_fd()),
                                       std::pair(skeleton->maps.intercepts, gate.intercepts_fd())})
         if (const int r = bpf_map__reuse_fd(map, shared); r < 0)
@@ -45,7 +48,22 @@ Result<std::unique_ptr<DivertProgram>> DivertProgram::load(const DivertOptions& 
     for (const bool ethernet : {true, false})
         for (const int map : {gate.gate_fd(), gate.interfaces_fd()})
             (void)bpf_prog_bind_map(program->tc_program(ethernet), map, nullptr);
+    if (intercepting)
+        if (const auto r = program->attach_to_namespace(); !r)
+            return std::unexpected(r.error());
     return program;
+}
+
+Result<void> DivertProgram::attach_to_namespace() {
+    const Fd here(::open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC));
+    if (!here)
+        return system_failure("cannot open this network namespace", errno);
+    link_ = Fd(
+        bpf_link_create(bpf_program__fd(skeleton_->progs.syngate_offer), here.get(), BPF_SK_LOOKUP, nullptr));
+    if (!link_)
+        return system_failure("cannot attach the sk_lookup program that intercepts to this network namespace",
+                              errno, errno == EPERM ? Exit::impossible : Exit::failed);
+    return {};
 }
 
 int DivertProgram::tc_program(bool ethernet) const {
@@ -68,9 +86,11 @@ syngate_divert_verdicts DivertProgram::verdicts() const {
 }
 
 Result<void> DivertProgram::pin(const std::string& directory) {
-    const std::string path = directory + "/divert_verdicts";
-    if (const int r = bpf_map__pin(skeleton_->maps.divert_verdicts, path.c_str()); r < 0)
-        return system_failure(fmt::format("cannot pin {}", path), -r);
+    for (bpf_map* map : {skeleton_->maps.divert_verdicts, skeleton_->maps.intercept_listeners}) {
+        const std::string path = directory + "/" + bpf_map__name(map);
+        if (const int r = bpf_map__pin(map, path.c_str()); r < 0)
+            return system_failure(fmt::format("cannot pin {}", path), -r);
+    }
     return {};
 }
 

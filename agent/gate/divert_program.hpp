@@ -3,6 +3,7 @@
 // map: include/syngate/abi.h.
 #pragma once
 
+#include "base/fd.hpp"
 #include "base/result.hpp"
 #include "gate/gate_maps.hpp"
 #include "gate/intercept.hpp"
@@ -25,7 +26,8 @@ struct DivertOptions {
 
 class DivertProgram {
 public:
-    // Shares the gate's addresses, rules and owner. Exit::impossible where this kernel does not take it.
+    // Shares the gate's addresses, rules and owner. With rules to intercept, what chooses the listener is
+    // attached to this network namespace. Exit::impossible where this kernel does not take it.
     static Result<std::unique_ptr<DivertProgram>> load(const DivertOptions& options, const GateMaps& gate);
     ~DivertProgram();
     DivertProgram(const DivertProgram&) = delete;
@@ -37,7 +39,10 @@ public:
 
 private:
     explicit DivertProgram(::divert* skeleton) : skeleton_(skeleton) {}
+    Result<void> attach_to_namespace();
+
     ::divert* skeleton_;
+    Fd link_; // detaches with this process, however it ends
 };
 
 } // namespace syngate

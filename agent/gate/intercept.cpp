@@ -95,7 +95,9 @@ Result<Intercept> parse_intercept(const std::string& text) {
     return rule;
 }
 
-Result<std::vector<Intercept>> parse_intercepts(const std::string& text) {
+namespace {
+
+Result<std::vector<Intercept>> parse_list(const std::string& text) {
     std::vector<Intercept> rules;
     for (std::size_t begin = 0; begin <= text.size();) {
         const std::size_t end = std::min(text.find(',', begin), text.size());
@@ -117,6 +119,22 @@ Result<std::vector<Intercept>> parse_intercepts(const std::string& text) {
     if (rules.size() > SYNGATE_INTERCEPTS_MAX)
         return failure(Exit::usage, fmt::format("{} intercept rules are too many, {} is the most",
                                                 rules.size(), SYNGATE_INTERCEPTS_MAX));
+    return rules;
+}
+
+} // namespace
+
+Result<std::vector<Intercept>> parse_intercepts(const std::string& text) {
+    auto rules = parse_list(text);
+    if (!rules)
+        return rules;
+    for (const Intercept& rule : *rules)
+        for (const Intercept& next : *rules)
+            if (next.port == rule.listen_port && next.listen_port != rule.listen_port)
+                return failure(Exit::usage,
+                               fmt::format("the intercept rule {} leads to port {}, which {} intercepts; "
+                                           "lead it to {} at once",
+                                           rule.text, next.port, next.text, next.listen_port));
     return rules;
 }
 

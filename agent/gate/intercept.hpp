@@ -23,7 +23,8 @@ struct Intercept {
 // without a length is one host. Exit::usage.
 Result<Intercept> parse_intercept(const std::string& text);
 
-// Several, separated by commas. Exit::usage when two of them say different things of the same addresses.
+// Several, separated by commas. Exit::usage when two of them say different things of the same addresses, or
+// one leads to a port from which another leads on.
 Result<std::vector<Intercept>> parse_intercepts(const std::string& text);
 
 syngate_intercept_key key_of(const Intercept& rule);

@@ -127,6 +127,12 @@ struct syngate_intercept {
 	__u16 reserved;
 };
 
+/* Map `intercept_listeners`: the socket, shown as its cookie, that the latest intercepted SYN went to. */
+struct syngate_listener_key {
+	__u16 port;
+	__u16 family; /* of the SYN: AF_INET or AF_INET6 */
+};
+
 /*
  * What the divert program does with a packet, and why: as SYNGATE_REASONS. `mark` lets the packet go on, with
  * the mark by which it is routed to this host.
@@ -267,6 +273,7 @@ SYNGATE_ASSERT(sizeof(struct syngate_prefix) == 20);
 SYNGATE_ASSERT(sizeof(struct syngate_parked) == 24);
 SYNGATE_ASSERT(sizeof(struct syngate_intercept_key) == 24);
 SYNGATE_ASSERT(sizeof(struct syngate_intercept) == 4);
+SYNGATE_ASSERT(sizeof(struct syngate_listener_key) == 4);
 SYNGATE_ASSERT(sizeof(struct syngate_divert_verdicts) == 8 * SYNGATE_DIVERT_COUNT);
 SYNGATE_ASSERT(sizeof(struct syngate_queue) == 24);
 SYNGATE_ASSERT(sizeof(struct syngate_steer_verdicts) == 8 * SYNGATE_STEER_REASON_COUNT);

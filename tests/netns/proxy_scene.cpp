@@ -64,6 +64,22 @@ std::string ProxyScene::transparent_config(const std::string& bind_options) {
                                   proxy_port, bind_options, backend_v4, backend_v6, backend_port));
 }
 
+std::string ProxyScene::intercepting_config(const Ports& ports) {
+    std::string text = "defaults\n"
+                       "    mode http\n"
+                       "    timeout connect 5s\n"
+                       "    timeout client 30s\n"
+                       "    timeout server 30s\n";
+    for (const auto port : ports)
+        text += fmt::format("frontend on{0}\n"
+                            "    bind 0.0.0.0:{0} transparent\n"
+                            "    bind [::]:{0} v6only transparent\n"
+                            "    http-request return status 200 content-type text/plain lf-string "
+                            "\"%[dst] %[dst_port] by {0}\\n\"\n",
+                            port);
+    return write_file("intercepting.cfg", text);
+}
+
 std::optional<std::string> http_get(const Namespace& from, const robust::Target& to,
                                     std::uint16_t source_port, Duration patience) {
     const Time deadline = Clock::now() + patience;

@@ -28,8 +28,10 @@ struct ProxyScene {
 
     // A configuration with `usesrc clientip` of both families, in a file.
     static std::string transparent_config(const std::string& bind_options = {});
+    // A transparent listener of both families on each port, which answers with the address and port that its
+    // client connected to, and with its own port: "10.88.0.2 80 by 8888".
+    static std::string intercepting_config(const Ports& ports);
 };
-
 
 // GET / from that namespace, from source_port if it is not 0. Empty if no whole answer came in time.
 std::optional<std::string> http_get(const Namespace& from, const robust::Target& to,

@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+// Connections to foreign addresses that end at a listener of the router that they pass.
+#include "netns/proxy_scene.hpp"
+#include "netns/robust_frames.hpp"
+
+#include <arpa/inet.h>
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+#include <poll.h>
+#include <unistd.h>
+
+namespace syngate::live {
+
+namespace {
+
+using namespace std::chrono_literals;
+using robust::Target;
+
+constexpr std::uint16_t first = 8888;
+constexpr std::uint16_t second = 8889;
+const Target web_v4{ProxyScene::backend_v4, 80};
+const Target web_v6{ProxyScene::backend_v6, 80};
+
+std::string by(const Target& to, std::uint16_t listener) {
+    return fmt::format("{} {} by {}", to.address, to.port, listener);
+}
+
+// A datagram to the very port reaches the backend.
+bool udp_arrives(const ProxyScene& scene) {
+    const Inside inside(scene.backend);
+    const Fd receiver(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    sockaddr_in address{.sin_family = AF_INET, .sin_port = htons(80), .sin_addr = {}, .sin_zero = {}};
+    EXPECT_EQ(::bind(receiver.get(), reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
+    const Inside client(scene.hosts.client);
+    const Fd sender(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+    ::inet_pton(AF_INET, ProxyScene::backend_v4, &address.sin_addr);
+    EXPECT_EQ(::sendto(sender.get(), "x", 1, 0, reinterpret_cast<sockaddr*>(&address), sizeof address), 1);
+    pollfd ready{receiver.get(), POLLIN, 0};
+    return ::poll(&ready, 1, 3000) == 1;
+}
+
+class Intercepting : public testing::TestWithParam<const char*> {
+protected:
+    void start(const Argv& rules, const Argv& more = {}) {
+        Argv options{"--hook", GetParam()};
+        for (const auto& rule : rules)
+            options.insert(options.end(), {"--intercept", rule});
+        options.insert(options.end(), more.begin(), more.end());
+        agent.emplace(AgentPlan{.server = haproxy_argv(ProxyScene::intercepting_config({first, second})),
+                                .options = options});
+    }
+    auto get(const Target& to, std::uint16_t source_port = 0, Duration patience = 3s) const {
+        return http_get(scene.hosts.client, to, source_port, patience);
+    }
+    std::uint64_t verdict(const char* reason) const {
+        return agent->status()["transparent"]["verdicts"][reason];
+    }
+    const ProxyScene scene;
+    std::optional<Agent> agent;
+};
+
+} // namespace
+
+TEST_P(Intercepting, TheListenerSeesTheOriginalDestination) {
+    const std::string before = network_state();
+    start({"80=8888"});
+    EXPECT_EQ(get(web_v4), by(web_v4, first));
+    EXPECT_EQ(get(web_v6), by(web_v6, first));
+    EXPECT_EQ(verdict("intercepted"), 2U);
+    EXPECT_GE(verdict("diverted"), 4U);
+    EXPECT_EQ(agent->stop(), (ExitStatus{0, 0})) << agent->log();
+    EXPECT_EQ(network_state(), before);
+    EXPECT_EQ(get(web_v4), ClientHost::client_v4) << "forwarded again";
+}
+
+TEST_P(Intercepting, TheLongestPrefixOfThePortWins) {
+    start({"80=8888", "10.88.0.0/24:80=8889", "[fd00:88::2]:80=8889", "fd00:88::/64:80=8888"});
+    EXPECT_EQ(get(web_v4), by(web_v4, second));
+    EXPECT_EQ(get(web_v6), by(web_v6, second));
+}
+
+TEST_P(Intercepting, OtherPortsAddressesAndUdpAreForwarded) {
+    start({"80=8888"});
+    EXPECT_EQ(get({ProxyScene::backend_v4, ProxyScene::backend_port}), ClientHost::client_v4);
+    EXPECT_EQ(get({ProxyScene::backend_v6, ProxyScene::backend_port}), ClientHost::client_v6);
+    // The router's own addresses are none to intercept: nobody listens there.
+    for (const char* own : {ClientHost::server_v4, ClientHost::server_v6, "10.88.0.1", "fd00:88::1"})
+        EXPECT_EQ(robust::knock(scene.hosts.client, {own, 80}, 2s), robust::Reply::refused) << own;
+    EXPECT_TRUE(udp_arrives(scene));
+    EXPECT_GT(verdict("not_tcp"), 0U);
+}
+
+TEST_P(Intercepting, ConnectionsFromBeforeGoOnBeingForwarded) {
+    const robust::Listener at_backend(scene.backend, 81);
+    const Fd client = robust::connect_from(scene.hosts.client, {ProxyScene::backend_v4, 81});
+    const Fd accepted = at_backend.accept();
+    start({"81=8888"});
+    char byte = 'x';
+    ASSERT_EQ(::write(client.get(), &byte, 1), 1);
+    pollfd ready{accepted.get(), POLLIN, 0};
+    ASSERT_EQ(::poll(&ready, 1, 3000), 1);
+    EXPECT_EQ(::read(accepted.get(), &byte, 1), 1);
+    EXPECT_EQ(get({ProxyScene::backend_v4, 81}), by({ProxyScene::backend_v4, 81}, first));
+}
+
+TEST_P(Intercepting, WithoutATransparentListenerItIsForwarded) {
+    // Nobody listens on 9999; on 9998 somebody does who could not answer.
+    const robust::Listener ordinary(9998);
+    start({"80=9999", "9000=9998"});
+    EXPECT_EQ(get(web_v4), ClientHost::client_v4);
+    EXPECT_EQ(get(web_v6), ClientHost::client_v6);
+    EXPECT_EQ(get({ProxyScene::backend_v4, ProxyScene::backend_port}), ClientHost::client_v4);
+    EXPECT_EQ(verdict("intercept_no_listener"), 3U);
+    EXPECT_EQ(verdict("intercepted"), 0U);
+}
+
+// The server closes first, so the old connection waits in TIME_WAIT at the router.
+TEST_P(Intercepting, AClientsPortIsReusedWithinTimeWait) {
+    start({"80=8888"});
+    for (int i = 0; i < 20; ++i) {
+        EXPECT_EQ(get(web_v4, 40000, 900ms), by(web_v4, first)) << i;
+        EXPECT_EQ(get(web_v6, 40000, 900ms), by(web_v6, first)) << i;
+        const auto waiting = must_run({"ss", "-Htan", "state", "time-wait"});
+        EXPECT_NE(waiting.find("10.88.0.2:80 "), waiting.npos) << waiting;
+        EXPECT_NE(waiting.find("[fd00:88::2]:80 "), waiting.npos) << waiting;
+    }
+    EXPECT_GE(verdict("intercepted"), 40U);
+}
+
+TEST_P(Intercepting, AnAnswerToASynCookieArrives) {
+    set_sysctl("net.ipv4.tcp_syncookies", "2"); // always
+    start({"80=8888"});
+    EXPECT_EQ(get(web_v4), by(web_v4, first));
+    EXPECT_EQ(get(web_v6), by(web_v6, first));
+    EXPECT_EQ(verdict("intercepted_cookie"), 2U);
+    set_sysctl("net.ipv4.tcp_syncookies", "1");
+}
+
+TEST_P(Intercepting, AClosedGateHoldsItAsALocalOne) {
+    start({"80=8888"}, {"--policy", "hold", "--lease", "20s"});
+    ASSERT_EQ(agent->ask("close")["exit"], 0);
+    EXPECT_EQ(robust::knock(scene.hosts.client, web_v4, 200ms), robust::Reply::silent);
+    EXPECT_EQ(robust::knock(scene.hosts.client, web_v6, 200ms), robust::Reply::silent);
+    EXPECT_EQ(get({ProxyScene::backend_v4, ProxyScene::backend_port}), ClientHost::client_v4);
+    const auto opened = agent->ask("open");
+    EXPECT_EQ(opened["parked"], 2) << opened;
+    EXPECT_EQ(opened["replayed"], 2) << opened;
+    EXPECT_EQ(get(web_v4), by(web_v4, first));
+}
+
+TEST_P(Intercepting, ReloadsUnderLoadLoseNothing) {
+    start({"80=8888"});
+    LoadRun load(scene.hosts.client, {.to = {"10.88.0.2:80", "[fd00:88::2]:80"}, .rate = 400});
+    for (int i = 0; i < 4; ++i)
+        EXPECT_EQ(agent->ask("reload")["exit"], 0);
+    EXPECT_EQ(agent->ask("restart")["exit"], 0);
+    const auto result = load.finish();
+    EXPECT_EQ(result.failed(), 0U) << result.report.dump(2) << agent->log();
+    EXPECT_GT(result.outcome("ok"), 20U);
+    EXPECT_EQ(verdict("intercept_no_listener"), 0U);
+}
+
+INSTANTIATE_TEST_SUITE_P(Hooks, Intercepting, testing::Values("tcx", "tc", "xdp"),
+                         [](const auto& of) { return std::string(of.param); });
+
+} // namespace syngate::live
