@@ -5,6 +5,7 @@
  * without it. Nothing is assigned here: why not is in docs/adr/0007.
  */
 #include "addresses.h"
+#include "count.h"
 #include "packet.h"
 #include "parse.h"
 #include <bpf/bpf_core_read.h>
@@ -17,6 +18,12 @@
 
 #define AF_INET 2
 #define AF_INET6 10
+
+enum { NEXT_ICMP = 1, NEXT_ICMPV6 = 58 };
+enum { ICMP_UNREACHABLE = 3, ICMP_TIME_EXCEEDED = 11, ICMP_PARAMETER_PROBLEM = 12 };
+#define ICMPV6_INFORMATIONAL 128 /* types below are errors */
+#define ICMP_HEADER 8            /* bytes, before the packet that an error is about */
+
 #define BPF_SK_LOOKUP_F_NO_REUSEPORT 2
 
 enum { STATE_TIME_WAIT = 6, STATE_LISTEN = 10, STATE_NEW_SYN_RECV = 12 };
@@ -26,6 +33,8 @@ const volatile __u32 mark = 0;
 const volatile __u32 mask = 0;
 /* There are rules in `intercepts`. */
 const volatile bool intercepting = false;
+/* CAP_PERFMON: false, and the verifier lets nobody look into a socket or compare two. */
+const volatile bool may_look = true;
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -67,11 +76,12 @@ struct inet_timewait_sock {
 
 /*
  * As the kernel's own inet_sk_transparent(). sk comes from a lookup and is still held. A half-open connection
- * to a foreign address is here only because a transparent listener took it.
+ * to a foreign address is here only because a transparent listener took it. Who may not look takes every
+ * socket with a foreign address for transparent: hardly any other has one.
  */
 static __always_inline bool is_transparent(struct bpf_sock *sk, __u32 state)
 {
-	if (state == STATE_NEW_SYN_RECV)
+	if (!may_look || state == STATE_NEW_SYN_RECV)
 		return true;
 	if (state == STATE_TIME_WAIT) {
 		struct inet_timewait_sock *wait = (void *)bpf_skc_to_tcp_timewait_sock(sk);
@@ -90,13 +100,22 @@ static __always_inline bool is_transparent(struct bpf_sock *sk, __u32 state)
 	return BPF_CORE_READ_BITFIELD(old, transparent);
 }
 
+/* As the gate's count(), and for its reasons. */
 static __always_inline void count(__u32 reason)
 {
 	__u32 zero = 0;
-	__u64 *counters = bpf_map_lookup_elem(&divert_verdicts, &zero);
+	struct syngate_divert_verdicts *counters = bpf_map_lookup_elem(&divert_verdicts, &zero);
 
-	if (counters && reason < SYNGATE_DIVERT_COUNT)
-		counters[reason]++;
+	if (!counters)
+		return;
+	switch (reason) {
+#define COUNT(name, verdict, meaning)       \
+	case SYNGATE_DIVERT_##name:         \
+		COUNT_HERE(counters, name); \
+		break;
+		SYNGATE_DIVERT_REASONS(COUNT)
+#undef COUNT
+	}
 }
 
 /* The parser speaks of the gate's reasons. */
@@ -105,8 +124,6 @@ static __always_inline int unparsed(int reason)
 	switch (reason) {
 	case SYNGATE_REASON_not_ip:
 		return SYNGATE_DIVERT_not_ip;
-	case SYNGATE_REASON_not_tcp:
-		return SYNGATE_DIVERT_not_tcp;
 	case SYNGATE_REASON_later_fragment:
 		return SYNGATE_DIVERT_fragment;
 	case SYNGATE_REASON_truncated:
@@ -138,7 +155,7 @@ static __always_inline struct bpf_sock *lookup(struct __sk_buff *skb, const stru
 }
 
 /* Whether the packet answers a SYN cookie of this listener: then no other trace of the connection is here. */
-static __always_inline bool answers_cookie(struct packet *pkt, struct bpf_sock *listener,
+static __always_inline bool answers_cookie(const struct packet *pkt, struct bpf_sock *listener,
 					   const struct syn *syn, __u32 ip_off, struct tcphdr *tcp)
 {
 	if (syn->ipv6) {
@@ -160,7 +177,7 @@ static __always_inline bool offer(struct bpf_sock *listener, const struct syn *s
 	struct bpf_sock *present = bpf_map_lookup_elem(&intercept_listeners, &key);
 
 	if (present) {
-		bool same = present == listener;
+		bool same = may_look && present == listener;
 
 		bpf_sk_release(present);
 		if (same)
@@ -170,9 +187,10 @@ static __always_inline bool offer(struct bpf_sock *listener, const struct syn *s
 }
 
 /* A SYN to a foreign address, or a packet of no connection of this host. */
-static __always_inline int intercept(struct packet *pkt, const struct syn *syn, __u32 ip_off,
-				     struct tcphdr *tcp)
+static __noinline int intercept(struct __sk_buff *skb, const struct syn *syn, __u32 ip_off,
+				struct tcphdr *tcp)
 {
+	const struct packet packet = {.ctx = skb}, *pkt = &packet;
 	bool is_syn = tcp->syn && !tcp->ack;
 	int reason = is_syn ? SYNGATE_DIVERT_intercept_no_listener : SYNGATE_DIVERT_no_socket;
 
@@ -185,7 +203,7 @@ static __always_inline int intercept(struct packet *pkt, const struct syn *syn, 
 		return SYNGATE_DIVERT_no_socket;
 
 	__u16 port = rule->listen_port;
-	struct bpf_sock *listener = lookup(pkt->ctx, syn, bpf_htons(port));
+	struct bpf_sock *listener = lookup(skb, syn, bpf_htons(port));
 	if (!listener)
 		return reason;
 
@@ -197,6 +215,83 @@ static __always_inline int intercept(struct packet *pkt, const struct syn *syn, 
 			reason = SYNGATE_DIVERT_intercepted_cookie;
 	}
 	bpf_sk_release(listener);
+	return reason;
+}
+
+/*
+ * An ICMP error is addressed to whom the packet that it is about came from: path MTU discovery of a
+ * transparent connection depends on it. Fills in the four-tuple as packets of that connection have it; false:
+ * none, or not about TCP.
+ */
+static __always_inline bool parse_error_v4(const struct packet *pkt, __u32 off, struct syn *syn)
+{
+	struct iphdr outer, inner;
+	__be16 ports[2];
+	__u8 type;
+
+	if (!packet_load(pkt, off, &outer, sizeof(outer)) || outer.version != 4 || outer.ihl < 5 ||
+	    outer.protocol != NEXT_ICMP || (outer.frag_off & bpf_htons(0x3fff)))
+		return false;
+	off += outer.ihl * 4;
+	if (!packet_load(pkt, off, &type, sizeof(type)) ||
+	    (type != ICMP_UNREACHABLE && type != ICMP_TIME_EXCEEDED && type != ICMP_PARAMETER_PROBLEM))
+		return false;
+	off += ICMP_HEADER;
+	if (!packet_load(pkt, off, &inner, sizeof(inner)) || inner.ihl < 5 || inner.protocol != NEXT_TCP ||
+	    !packet_load(pkt, off + inner.ihl * 4, ports, sizeof(ports)))
+		return false;
+	syn->ipv6 = false;
+	map_ipv4(syn->source, inner.daddr);
+	map_ipv4(syn->destination, inner.saddr);
+	syn->source_port = ports[1];
+	syn->destination_port = ports[0];
+	return true;
+}
+
+static __always_inline bool parse_error_v6(const struct packet *pkt, __u32 off, struct syn *syn)
+{
+	struct ipv6hdr outer, inner;
+	__be16 ports[2];
+	__u8 type;
+
+	if (!packet_load(pkt, off, &outer, sizeof(outer)) || outer.version != 6 ||
+	    outer.nexthdr != NEXT_ICMPV6)
+		return false;
+	off += sizeof(outer);
+	if (!packet_load(pkt, off, &type, sizeof(type)) || type >= ICMPV6_INFORMATIONAL)
+		return false;
+	off += ICMP_HEADER;
+	if (!packet_load(pkt, off, &inner, sizeof(inner)) || inner.nexthdr != NEXT_TCP ||
+	    !packet_load(pkt, off + sizeof(inner), ports, sizeof(ports)))
+		return false;
+	syn->ipv6 = true;
+	__builtin_memcpy(syn->source, &inner.daddr, 16);
+	__builtin_memcpy(syn->destination, &inner.saddr, 16);
+	syn->source_port = ports[1];
+	syn->destination_port = ports[0];
+	return true;
+}
+
+static __noinline int decide_error(struct __sk_buff *skb, __be16 protocol, __u32 ip_off)
+{
+	const struct packet packet = {.ctx = skb}, *pkt = &packet;
+	int reason = SYNGATE_DIVERT_not_tcp;
+	struct syn about = {};
+	bool is_error = protocol == bpf_htons(ETH_P_IP) ? parse_error_v4(pkt, ip_off, &about)
+							: parse_error_v6(pkt, ip_off, &about);
+
+	if (!is_error || is_own_address(about.destination))
+		return reason;
+
+	struct bpf_sock *sk = lookup(skb, &about, about.destination_port);
+	if (!sk)
+		return reason;
+
+	__u32 state = sk->state;
+
+	if (state != STATE_LISTEN && is_transparent(sk, state))
+		reason = SYNGATE_DIVERT_diverted_error;
+	bpf_sk_release(sk);
 	return reason;
 }
 
@@ -221,6 +316,8 @@ static __always_inline int decide(struct packet *pkt)
 	__u32 ip_off = cur.off;
 
 	reason = parse_ip(pkt, &cur, &syn);
+	if (reason == SYNGATE_REASON_not_tcp)
+		return decide_error(skb, cur.protocol, ip_off);
 	if (reason != PARSED)
 		return unparsed(reason);
 	if (syn.fragment)
@@ -243,10 +340,10 @@ static __always_inline int decide(struct packet *pkt)
 	if (sk)
 		bpf_sk_release(sk);
 	if (state == STATE_LISTEN)
-		return intercept(pkt, &syn, ip_off, &tcp);
+		return intercept(skb, &syn, ip_off, &tcp);
 	/* A new connection with the old one's four-tuple: the stack will look for the listener. */
 	if (state == STATE_TIME_WAIT && reason == SYNGATE_DIVERT_diverted && tcp.syn && !tcp.ack) {
-		int found = intercept(pkt, &syn, ip_off, &tcp);
+		int found = intercept(skb, &syn, ip_off, &tcp);
 
 		return found == SYNGATE_DIVERT_no_socket ? SYNGATE_DIVERT_diverted : found;
 	}

@@ -211,7 +211,8 @@ static __always_inline int decide(const struct packet *pkt)
 		return SYNGATE_REASON_lease_expired;
 
 	struct syn syn = {};
-	/* Kept whole on the stack: without CAP_PERFMON no slot may hold a pointer first and a part of it then. */
+	/* Kept whole on the stack: without CAP_PERFMON no slot may hold a pointer first and a part of it
+	 * then. */
 	asm volatile("" : : "r"(&syn) : "memory");
 	int reason = parse_syn(pkt, &syn);
 	if (reason != PARSED)

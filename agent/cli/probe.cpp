@@ -3,11 +3,13 @@
 #include "cli/commands.hpp"
 #include "probe/capabilities.hpp"
 #include "probe/features.hpp"
+#include "route/obstacles.hpp"
 
 #include <algorithm>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 #include <iterator>
+#include <net/if.h>
 
 namespace syngate {
 namespace {
@@ -72,6 +74,17 @@ Choice choose(const Features& features, const Capabilities& capabilities) {
     return {"iptables", variant, policy, policy, why};
 }
 
+// In the way of transparent proxying, on whatever interface it may be wanted.
+std::vector<Obstacle> obstacles() {
+    std::vector<std::string> interfaces;
+    struct if_nameindex* all = if_nameindex();
+    for (auto* each = all; each && each->if_index != 0; ++each)
+        if (std::string_view(each->if_name) != "lo")
+            interfaces.emplace_back(each->if_name);
+    if_freenameindex(all);
+    return find_obstacles(interfaces);
+}
+
 } // namespace
 
 Result<int> command_probe(const Options& options) {
@@ -81,7 +94,11 @@ Result<int> command_probe(const Options& options) {
     Features features = probe_features(options.gate.bpffs);
     std::ranges::move(probe_iptables(), std::back_inserter(features));
     const Choice choice = choose(features, *capabilities);
+    const std::vector<Obstacle> in_the_way = obstacles();
     if (options.json) {
+        nlohmann::json transparent = nlohmann::json::array();
+        for (const Obstacle& obstacle : in_the_way)
+            transparent.push_back({{"what", obstacle.what}, {"text", obstacle.text}});
         const nlohmann::json json = {{"ok", !choice.mode.empty()},
                                      {"mode", choice.mode},
                                      {"hook", choice.hook},
@@ -89,7 +106,8 @@ Result<int> command_probe(const Options& options) {
                                      {"otherwise", choice.otherwise},
                                      {"why", choice.why},
                                      {"capabilities", capabilities->names()},
-                                     {"features", features_to_json(features)}};
+                                     {"features", features_to_json(features)},
+                                     {"transparent_obstacles", transparent}};
         fmt::print("{}\n", json.dump());
     } else {
         for (const Feature& feature : features)
@@ -100,6 +118,8 @@ Result<int> command_probe(const Options& options) {
         else
             fmt::print("auto takes      mode {}, hook {}, policy {}: {}\n", choice.mode, choice.hook,
                        choice.policy, choice.why);
+        for (const Obstacle& obstacle : in_the_way)
+            fmt::print("transparent     {}\n", obstacle.text);
     }
     return static_cast<int>(choice.mode.empty() ? Exit::impossible : Exit::ok);
 }

@@ -2,6 +2,7 @@
 #include "gate/divert_program.hpp"
 
 #include "base/libbpf_messages.hpp"
+#include "probe/capabilities.hpp"
 
 #include <algorithm>
 #include <bpf/bpf.h>
@@ -23,8 +24,8 @@ Result<std::unique_ptr<DivertProgram>> DivertProgram::load(const DivertOptions& 
     const auto failed = [&](const char* what, int code) {
         const bool absent = code == EINVAL || code == EPERM || code == ENOENT;
         return failure(absent ? Exit::impossible : Exit::failed,
-                       fmt::format("cannot {}: {}; it needs Linux 5.9 and CAP_BPF, CAP_PERFMON and "
-                                   "CAP_NET_ADMIN; --transparent off does without; {}",
+                       fmt::format("cannot {}: {}; it needs Linux 5.9, CAP_BPF and CAP_NET_ADMIN; "
+                                   "--transparent off does without; {}",
                                    what, std::strerror(code), messages.text()),
                        code);
     };
@@ -36,6 +37,8 @@ Result<std::unique_ptr<DivertProgram>> DivertProgram::load(const DivertOptions& 
     skeleton->rodata->mask = options.mask;
     const bool intercepting = !options.intercepts.empty();
     skeleton->rodata->intercepting = intercepting;
+    const auto capabilities = effective_capabilities();
+    skeleton->rodata->may_look = capabilities && capabilities->verifier_trusts();
     bpf_program__set_autoload(skeleton->progs.syngate_offer, intercepting);
     for (const auto& [map, shared] : {std::pair(skeleton->maps.local_addresses, gate.local_addresses_fd()),
                                       std::pair(skeleton->maps.intercepts, gate.intercepts_fd())})

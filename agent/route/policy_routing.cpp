@@ -149,11 +149,8 @@ Result<std::unique_ptr<PolicyRouting>> PolicyRouting::set_up(const RouteOptions&
         return std::unexpected(r.error());
 
     std::unique_ptr<PolicyRouting> routing(new PolicyRouting(std::move(*netlink), options));
-    if (auto r = routing->add(AF_INET); !r) {
-        if (r.error().code == ENETDOWN)
-            r.error().message += "; `ip link set lo up` first";
+    if (const auto r = routing->add(AF_INET); !r)
         return std::unexpected(r.error());
-    }
     if (const auto r = routing->add(AF_INET6); !r) {
         if (!has_no_ipv6(r.error()))
             return std::unexpected(r.error());
@@ -166,8 +163,11 @@ Result<std::unique_ptr<PolicyRouting>> PolicyRouting::set_up(const RouteOptions&
 Result<void> PolicyRouting::add(int family) {
     const Route route = route_of(options_, family);
     const Rule rule = rule_of(options_, family);
-    if (const auto r = change(netlink_, route, true); !r)
+    if (auto r = change(netlink_, route, true); !r) {
+        if (r.error().code == ENETDOWN)
+            r.error().message += "; `ip link set lo up` first";
         return r;
+    }
     routes_.push_back(route);
     if (const auto r = change(netlink_, rule, true); !r) {
         (void)remove(netlink_, route);

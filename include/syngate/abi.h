@@ -151,6 +151,7 @@ struct syngate_listener_key {
 	X(not_transparent, pass, "of a connection whose socket is not transparent")             \
 	X(intercept_no_listener, pass, "an intercept rule is for it, but nobody listens there") \
 	X(diverted, mark, "of a transparent connection of this host")                           \
+	X(diverted_error, mark, "an ICMP error about a transparent connection of this host")    \
 	X(intercepted, mark, "a SYN that an intercept rule leads to a listener")                \
 	X(intercepted_cookie, mark, "the answer to a SYN cookie of an intercepting listener")
 

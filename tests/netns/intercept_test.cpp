@@ -56,7 +56,7 @@ protected:
         return agent->status()["transparent"]["verdicts"][reason];
     }
     const ProxyScene scene;
-    std::optional<Agent> agent;
+    std::optional<StoppedAgent> agent;
 };
 
 } // namespace

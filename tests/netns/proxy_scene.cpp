@@ -6,6 +6,7 @@
 #include <arpa/inet.h>
 #include <cstring>
 #include <fmt/format.h>
+#include <gtest/gtest.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <sys/socket.h>
@@ -39,6 +40,14 @@ Process start_backend(const ClientHost& hosts, const Namespace& backend) {
 } // namespace
 
 ProxyScene::ProxyScene() : backend_server(start_backend(hosts, backend)) {}
+
+StoppedAgent::~StoppedAgent() {
+    try {
+        stop();
+    } catch (const std::exception& error) {
+        ADD_FAILURE() << error.what();
+    }
+}
 
 ProxyScene::~ProxyScene() {
     run({"ip", "link", "delete", "back0"});

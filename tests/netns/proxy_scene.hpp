@@ -33,6 +33,14 @@ struct ProxyScene {
     static std::string intercepting_config(const Ports& ports);
 };
 
+// An agent that is stopped, and its server with it, at its object's end.
+struct StoppedAgent : Agent {
+    using Agent::Agent;
+    ~StoppedAgent();
+    StoppedAgent(const StoppedAgent&) = delete;
+    StoppedAgent& operator=(const StoppedAgent&) = delete;
+};
+
 // GET / from that namespace, from source_port if it is not 0. Empty if no whole answer came in time.
 std::optional<std::string> http_get(const Namespace& from, const robust::Target& to,
                                     std::uint16_t source_port = 0,

@@ -2,10 +2,9 @@
 // Transparent proxying: HAProxy talks to its backends with its clients' addresses, without an iptables rule.
 #include "netns/proxy_scene.hpp"
 
-#include <csignal>
+#include <algorithm>
 #include <fmt/format.h>
 #include <gtest/gtest.h>
-#include <thread>
 
 namespace syngate::live {
 
@@ -38,7 +37,7 @@ TEST_P(Transparent, TheBackendSeesTheClientsAddress) {
     const std::string before = network_state();
     const auto traces_before = traces();
     {
-        Agent agent(plan());
+        StoppedAgent agent(plan());
         expect_the_clients_address();
         const auto status = agent.status()["transparent"];
         EXPECT_EQ(status["on"], true) << status.dump(2);
@@ -52,13 +51,194 @@ TEST_P(Transparent, TheBackendSeesTheClientsAddress) {
 
 // Without it nothing of the above works: the test's own scene does not.
 TEST_P(Transparent, WithoutItTheBackendsAnswersAreForwarded) {
-    Agent agent(plan({"--transparent", "off"}));
+    StoppedAgent agent(plan({"--transparent", "off"}));
     EXPECT_EQ(http_get(scene.hosts.client, proxy_v4, 0, 500ms), std::nullopt);
     EXPECT_EQ(http_get(scene.hosts.client, proxy_v6, 0, 500ms), std::nullopt);
     EXPECT_EQ(agent.status()["transparent"]["on"], false);
 }
 
+TEST_P(Transparent, ForwardedTrafficOfOthersIsUntouched) {
+    StoppedAgent agent(plan());
+    const auto diverted = [&] { return agent.status()["transparent"]["verdicts"]["diverted"]; };
+    const auto none = diverted();
+    for (const char* address : {ProxyScene::backend_v4, ProxyScene::backend_v6})
+        EXPECT_TRUE(http_get(scene.hosts.client, {address, ProxyScene::backend_port})) << address;
+    EXPECT_EQ(diverted(), none);
+}
+
+TEST_P(Transparent, ReloadsUnderLoadLoseNothing) {
+    StoppedAgent agent(plan());
+    LoadRun load(scene.hosts.client, {.to = {"10.77.0.1:8080", "[fd00:77::1]:8080"}, .rate = 400});
+    for (int i = 0; i < 4; ++i)
+        EXPECT_EQ(agent.ask("reload")["exit"], 0);
+    EXPECT_EQ(agent.ask("restart")["exit"], 0);
+    const auto result = load.finish();
+    EXPECT_EQ(result.failed(), 0U) << result.report.dump(2) << agent.log();
+    EXPECT_GT(result.outcome("ok"), 20U);
+}
+
+// `usesrc client`: the connection to the backend has the client's port too. Whoever closes first has it in
+// TIME_WAIT.
+TEST_P(Transparent, AClientsPortIsReusedWithinTimeWait) {
+    std::string config = read_file(ProxyScene::transparent_config());
+    for (std::size_t at = 0; (at = config.find("clientip", at)) != config.npos; ++at)
+        config.replace(at, 8, "client");
+    StoppedAgent agent(
+        {.server = haproxy_argv(write_file("client-port.cfg", config)), .options = {"--hook", GetParam()}});
+    for (int i = 0; i < 20; ++i) {
+        EXPECT_EQ(http_get(scene.hosts.client, proxy_v4, 40000, 900ms), ClientHost::client_v4) << i;
+        EXPECT_EQ(http_get(scene.hosts.client, proxy_v6, 40000, 900ms), ClientHost::client_v6) << i;
+    }
+}
+
+// Such as those that path MTU discovery lives by.
+TEST_P(Transparent, IcmpErrorsReachTheProxysSocket) {
+    const SpawnOptions at_backend{.where = &scene.backend};
+    for (const char* iptables : {"iptables", "ip6tables"})
+        must_run({iptables, "-I", "INPUT", "-p", "tcp", "--dport", "9000", "-j", "REJECT"}, at_backend);
+    StoppedAgent agent(plan());
+    EXPECT_EQ(http_get(scene.hosts.client, proxy_v4, 0, 300ms), std::nullopt);
+    EXPECT_EQ(http_get(scene.hosts.client, proxy_v6, 0, 300ms), std::nullopt);
+    EXPECT_GE(agent.status()["transparent"]["verdicts"]["diverted_error"], 2U);
+}
+
 INSTANTIATE_TEST_SUITE_P(Hooks, Transparent, testing::Values("tcx", "tc", "xdp"),
                          [](const auto& of) { return std::string(of.param); });
+
+// What it does to the rules and routes of this host.
+class TransparentRouting : public testing::Test {
+protected:
+    TransparentRouting() {
+        // Others' of the same kind, to be left alone.
+        for (const char* family : {"-4", "-6"}) {
+            must_run({"ip", family, "rule", "add", "fwmark", "0x1", "lookup", "100"});
+            must_run({"ip", family, "route", "add", "local", "default", "dev", "lo", "table", "100"});
+            must_run({"ip", family, "rule", "add", "priority", "8299", "fwmark", "0x2", "lookup", "101"});
+        }
+        must_run({"iptables", "-t", "mangle", "-N", "DIVERT"});
+        must_run({"iptables", "-t", "mangle", "-A", "PREROUTING", "-p", "udp", "-j", "DIVERT"});
+        before = network_state();
+    }
+    ~TransparentRouting() override {
+        for (const char* family : {"-4", "-6"}) {
+            run({"ip", family, "rule", "delete", "fwmark", "0x1", "lookup", "100"});
+            run({"ip", family, "route", "flush", "table", "100"});
+            run({"ip", family, "rule", "delete", "priority", "8299"});
+        }
+        run({"iptables", "-t", "mangle", "-F"});
+        run({"iptables", "-t", "mangle", "-X"});
+    }
+    static Argv server() { return haproxy_argv(ProxyScene::transparent_config()); }
+    static Argv run_verb(const Argv& options = {}) {
+        Argv argv{"run"};
+        argv.insert(argv.end(), options.begin(), options.end());
+        argv.emplace_back("--");
+        for (const auto& word : server())
+            argv.push_back(word);
+        return argv;
+    }
+    static std::string rules() { return must_run({"ip", "-4", "rule"}) + must_run({"ip", "-6", "rule"}); }
+    const ProxyScene scene;
+    std::string before;
+};
+
+TEST_F(TransparentRouting, IsAllGoneAfterACleanStop) {
+    StoppedAgent agent({.server = server()});
+    EXPECT_NE(network_state(), before);
+    EXPECT_EQ(agent.stop(), (ExitStatus{0, 0})) << agent.log();
+    EXPECT_EQ(network_state(), before);
+}
+
+TEST_F(TransparentRouting, OfAKilledAgentIsSweptByTheNextStart) {
+    {
+        robust::Agent killed(run_verb({"--mark", "0x40", "--table", "7000", "--rule-priority", "700"}));
+        killed.kill();
+        EXPECT_NE(rules().find("fwmark 0x40/0x40 lookup 7000"), std::string::npos) << rules();
+        robust::Agent next(run_verb({"--transparent", "off", "--ports", "81"})); // whether transparent or not
+        EXPECT_EQ(network_state(), before);
+    }
+    EXPECT_EQ(network_state(), before);
+}
+
+TEST_F(TransparentRouting, OfAKilledAgentIsReplacedByTheNextTransparentOne) {
+    robust::Agent killed(run_verb());
+    killed.kill();
+    StoppedAgent next({.server = server()});
+    EXPECT_EQ(http_get(scene.hosts.client, proxy_v4), ClientHost::client_v4);
+    EXPECT_EQ(next.stop(), (ExitStatus{0, 0})) << next.log();
+    EXPECT_EQ(network_state(), before);
+}
+
+TEST_F(TransparentRouting, OfAKilledAgentIsCleanedUp) {
+    robust::Agent killed(run_verb());
+    EXPECT_EQ(robust::cli({"cleanup"}).out, "nothing was left behind\n") << "it lives";
+    EXPECT_EQ(http_get(scene.hosts.client, proxy_v6), ClientHost::client_v6);
+    killed.kill();
+    const auto cleaned = robust::cli({"cleanup"});
+    EXPECT_NE(cleaned.out.find("fwmark"), std::string::npos) << cleaned.out;
+    EXPECT_EQ(network_state(), before);
+}
+
+TEST_F(TransparentRouting, ACollisionChangesNothing) {
+    must_run({"ip", "-6", "rule", "add", "priority", "8300", "fwmark", "0x77", "lookup", "101"});
+    const std::string now = network_state();
+    const auto refused = robust::cli(run_verb({"--transparent", "on"}));
+    EXPECT_EQ(refused.status.code, 4) << refused.err;
+    EXPECT_NE(refused.err.find("--rule-priority"), std::string::npos) << refused.err;
+    EXPECT_EQ(network_state(), now);
+    {
+        StoppedAgent agent({.server = server(), .options = {"--rule-priority", "8290"}});
+        EXPECT_EQ(http_get(scene.hosts.client, proxy_v6), ClientHost::client_v6);
+    }
+    must_run({"ip", "-6", "rule", "delete", "priority", "8300"});
+    EXPECT_EQ(network_state(), before);
+}
+
+TEST_F(TransparentRouting, OfTwoAgentsOneHasItAndServesBoth) {
+    StoppedAgent first({.server = server()});
+    const std::string with_one = network_state();
+    std::string config = read_file(ProxyScene::transparent_config());
+    for (std::size_t at = 0; (at = config.find("8080", at)) != config.npos; ++at)
+        config.replace(at, 4, "8090");
+    const Argv second = haproxy_argv(write_file("second.cfg", config));
+    Argv refused{"run", "--transparent", "on", "--"};
+    refused.insert(refused.end(), second.begin(), second.end());
+    EXPECT_EQ(robust::cli(refused).status.code, 4);
+    EXPECT_EQ(network_state(), with_one);
+    refused[2] = "auto";
+    const robust::Agent other(refused);
+    EXPECT_EQ(other.ask("status")["transparent"]["on"], false);
+    EXPECT_EQ(http_get(scene.hosts.client, {ClientHost::server_v4, 8090}), ClientHost::client_v4);
+    EXPECT_EQ(network_state(), with_one);
+}
+
+TEST_F(TransparentRouting, WhatIsInTheWayIsSaid) {
+    const auto says = [](const Agent& agent) {
+        const auto obstacles = agent.status()["transparent"]["obstacles"];
+        return std::ranges::any_of(
+            obstacles, [](const auto& each) { return each["what"] == "net.ipv4.conf.back0.src_valid_mark"; });
+    };
+    set_sysctl("net.ipv4.conf.back0.src_valid_mark", "1");
+    {
+        StoppedAgent agent({.server = server()});
+        EXPECT_TRUE(says(agent)) << agent.status();
+        EXPECT_NE(agent.log().find("src_valid_mark"), std::string::npos);
+        // It is true: that is why it is said.
+        EXPECT_EQ(http_get(scene.hosts.client, proxy_v4, 0, 500ms), std::nullopt);
+        EXPECT_EQ(http_get(scene.hosts.client, proxy_v6), ClientHost::client_v6);
+        set_sysctl("net.ipv4.conf.back0.src_valid_mark", "0");
+        EXPECT_EQ(http_get(scene.hosts.client, proxy_v4), ClientHost::client_v4);
+        EXPECT_FALSE(says(agent)) << agent.status();
+    }
+    EXPECT_EQ(network_state(), before);
+}
+
+TEST_F(TransparentRouting, AutoLeavesAConfigurationWithoutItAlone) {
+    StoppedAgent agent({.server = haproxy_argv(write_file("plain.cfg", haproxy_config({.ports = {8080}})))});
+    EXPECT_EQ(agent.status()["transparent"]["on"], false);
+    EXPECT_EQ(network_state(), before);
+    for (const auto& each : agent.status()["gate"]["interfaces"])
+        EXPECT_EQ(each["divert"], "") << each;
+}
 
 } // namespace syngate::live

@@ -313,5 +313,50 @@ TEST_F(OptionsTest, ExecWaits) {
     EXPECT_EQ(good({"exec", "--ports", "80", "--", "true"}).wait_timeout, 30s);
 }
 
+TEST_F(OptionsTest, TransparentProxying) {
+    using Wish = TransparentOptions::Wish;
+    const auto none = good({"run", "--", "x"}).transparent;
+    EXPECT_EQ(none.wish, Wish::automatic);
+    EXPECT_TRUE(none.intercepts.empty());
+    EXPECT_TRUE(check_options(none.route));
+    const auto all = good({"run", "--transparent", "on", "--intercept", "80=8080", "--intercept",
+                           "[2001:db8::]/32:80=8081", "--mark", "0x20/0xf0", "--table", "77",
+                           "--rule-priority", "5", "--", "x"})
+                         .transparent;
+    EXPECT_EQ(all.wish, Wish::on);
+    ASSERT_EQ(all.intercepts.size(), 2U);
+    EXPECT_EQ(all.intercepts[1].listen_port, 8081);
+    EXPECT_EQ(all.route.mark, 0x20U);
+    EXPECT_EQ(all.route.mask, 0xf0U);
+    EXPECT_EQ(all.route.table, 77U);
+    EXPECT_EQ(all.route.priority, 5U);
+    EXPECT_EQ(good({"run", "--mark", "16", "--", "x"}).transparent.route.mask, 16U) << "is its own mask";
+    set("SYNGATE_INTERCEPT", "80=8080,443=8443");
+    set("SYNGATE_TRANSPARENT", "on");
+    const auto environment = good({"run", "--", "x"}).transparent;
+    EXPECT_EQ(environment.wish, Wish::on);
+    EXPECT_EQ(environment.intercepts.size(), 2U);
+}
+
+TEST_F(OptionsTest, TransparentProxyingThatCannotWorkIsRefused) {
+    const std::vector<std::vector<const char*>> all = {{"--transparent", "yes"},
+                                                       {"--intercept", "80"},
+                                                       {"--intercept", "80=8080", "--intercept", "80=8081"},
+                                                       {"--mark", "0"},
+                                                       {"--mark", "0x3/0x1"},
+                                                       {"--mark", "one"},
+                                                       {"--mark", "0x"},
+                                                       {"--table", "254"},
+                                                       {"--table", "4294967296"},
+                                                       {"--rule-priority", "0"},
+                                                       {"--rule-priority", "32766"},
+                                                       {"--transparent", "off", "--intercept", "80=8080"}};
+    for (auto arguments : all) {
+        arguments.insert(arguments.begin(), "run");
+        arguments.insert(arguments.end(), {"--", "x"});
+        EXPECT_NE(usage_error(arguments), "") << arguments[1] << ' ' << arguments[2];
+    }
+}
+
 } // namespace
 } // namespace syngate

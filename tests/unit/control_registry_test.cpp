@@ -194,6 +194,22 @@ TEST_F(Agents, APortThatIsGivenUpIsFree) {
     EXPECT_FALSE(first->claim({80, 81})) << "the older one, but too late";
 }
 
+TEST_F(Agents, OneAtMostIsTransparent) {
+    const auto first = announce();
+    const auto second = announce();
+    ASSERT_TRUE(first->claim_transparent(true));
+    EXPECT_TRUE(first->claim_transparent(true)) << "it is its own already";
+    const auto claim = second->claim_transparent(true);
+    ASSERT_FALSE(claim);
+    EXPECT_EQ(claim.error().exit, Exit::busy);
+    EXPECT_NE(claim.error().message.find(std::to_string(getpid())), std::string::npos)
+        << claim.error().message;
+    EXPECT_TRUE(second->claim({80})) << "ports are another matter";
+    ASSERT_TRUE(first->claim_transparent(false));
+    EXPECT_TRUE(second->claim_transparent(true));
+    EXPECT_FALSE(first->claim_transparent(true)) << "the older one, but too late";
+}
+
 TEST_F(Agents, EveryPortFitsIntoAnAnswer) {
     PortSet odd, even;
     for (unsigned port = 1; port <= 65535; ++port)

@@ -228,5 +228,27 @@ TEST_F(RecipeNginx, WhatCannotStayIsAUsageError) {
     EXPECT_EQ(exit_of({"nginx", "-s", "reload"}), Exit::usage);
 }
 
+// The configuration's lines, as the only ones of a proxy.
+bool is_transparent(const std::string& line) {
+    const test::TempDir directory;
+    const auto file = directory.write("haproxy.cfg", "listen a\n    " + line + "\n");
+    return recipe_of({"haproxy", "-f", file}).transparent;
+}
+
+TEST(RecipeHaproxy, IsTransparentIfItsSocketsHaveForeignAddresses) {
+    for (const char* line :
+         {"source 0.0.0.0 usesrc clientip", "source [::] usesrc client",
+          "  source 10.0.0.1  usesrc  10.0.0.9", "server one 10.0.0.2:80 source 0.0.0.0 usesrc clientip",
+          "default-server source 0.0.0.0 usesrc clientip",
+          "server-template s 3 a.example:80 source 0.0.0.0 usesrc clientip", "bind :80 transparent",
+          "bind 0.0.0.0:80 v4v6 transparent name x"})
+        EXPECT_TRUE(is_transparent(line)) << line;
+    for (const char* line :
+         {"source 10.0.0.1", "# source 0.0.0.0 usesrc clientip", "bind :80", "bind :80 # transparent",
+          "option transparent", "http-request set-header usesrc clientip",
+          "\"source\"x 0.0.0.0 usesrc clientip"})
+        EXPECT_FALSE(is_transparent(line)) << line;
+}
+
 } // namespace
 } // namespace syngate
