@@ -8,24 +8,22 @@
 #define SYNGATE_COUNT_H
 
 /* For per-CPU maps. */
-#define COUNT_HERE(counters, field)                                                    \
-	do {                                                                           \
-		__u64 sum;                                                             \
-		asm volatile("%0 = *(u64 *)(%1 + %2)\n\t"                              \
-			     "%0 += 1\n\t"                                             \
-			     "*(u64 *)(%1 + %2) = %0"                                  \
-			     : "=&r"(sum)                                              \
-			     : "r"(counters),                                          \
-			       "i"(__builtin_offsetof(typeof(*(counters)), field))     \
-			     : "memory");                                              \
+#define COUNT_HERE(counters, field)                                                               \
+	do {                                                                                      \
+		__u64 sum;                                                                        \
+		asm volatile("%0 = *(u64 *)(%1 + %2)\n\t"                                         \
+			     "%0 += 1\n\t"                                                        \
+			     "*(u64 *)(%1 + %2) = %0"                                             \
+			     : "=&r"(sum)                                                         \
+			     : "r"(counters), "i"(__builtin_offsetof(typeof(*(counters)), field)) \
+			     : "memory");                                                         \
 	} while (0)
 
 /* For maps that all CPUs share. */
-#define COUNT_SHARED(counters, field)                                                  \
-	asm volatile("lock *(u64 *)(%0 + %1) += %2"                                    \
-		     :                                                                 \
-		     : "r"(counters), "i"(__builtin_offsetof(typeof(*(counters)), field)), \
-		       "r"(1ULL)                                                       \
+#define COUNT_SHARED(counters, field)                                                                \
+	asm volatile("lock *(u64 *)(%0 + %1) += %2"                                                  \
+		     :                                                                               \
+		     : "r"(counters), "i"(__builtin_offsetof(typeof(*(counters)), field)), "r"(1ULL) \
 		     : "memory")
 
 #endif
