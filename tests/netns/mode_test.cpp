@@ -93,7 +93,7 @@ TEST(ModeAuto, ProbeTellsWhatIsSwitchedOff) {
     const auto json = nlohmann::json::parse(result.out);
     EXPECT_EQ(json["mode"], "bpf");
     EXPECT_EQ(json["hook"], "tc");
-    EXPECT_EQ(json["policy"], "drop");
+    EXPECT_EQ(json["otherwise"], "drop"); // where nothing can be flipped
     std::set<std::string> off;
     for (const auto& feature : json["features"])
         if (feature["how"] == "switched off by SYNGATE_NO_FEATURE" && feature["available"] == false)
