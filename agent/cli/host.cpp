@@ -103,6 +103,8 @@ Result<void> Host::make_steerer(const Options& options) {
     }
     steering_ = std::move(*steering);
     steerer_ = std::make_unique<Steerer>(*steering_, *sockets_);
+    if (const auto r = steerer_->follow_on(*loop_); !r)
+        return r;
     return {};
 }
 

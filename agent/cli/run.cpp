@@ -16,6 +16,11 @@ Result<PortSet> backing_ports(const Options& options, const Recipe& recipe) {
     if (options.gate.flip != Flip::always || recipe.reload == ReloadHow::overlap || recipe.stays_up) {
         if (!options.flip_ports.empty())
             return failure(Exit::usage, "--flip-ports is for --policy flip and a server that is restarted");
+        if (with_backing_port(options.command, 0) != options.command)
+            return failure(Exit::usage,
+                           fmt::format("{{{}}} in the server's arguments is for --policy flip and a "
+                                       "server that is restarted: no port is given to this one",
+                                       backing_port_name));
         return PortSet{};
     }
     if (recipe.reload == ReloadHow::signal)

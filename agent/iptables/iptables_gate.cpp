@@ -84,7 +84,11 @@ public:
         if (!is_closed() || now >= longest_)
             return false;
         lease_ = std::min(now + lease, longest_);
-        return true;
+        // Not beyond the longest window: whoever is killed then has opened by its end.
+        if (now + switch_->limit() <= longest_)
+            if (const auto r = switch_->prolong(); !r)
+                spdlog::warn("{}", r.error().message);
+        return is_closed();
     }
 
     [[nodiscard]] bool is_closed() const override {
@@ -188,16 +192,12 @@ private:
         return {};
     }
 
-    // Until the lease ends the kernel's limit is pushed on; then the gate opens, whoever forgets to open it.
+    // At the lease's end the gate opens, whoever forgets to open it.
     void watch_lease() {
-        const Duration next = std::min(switch_->limit() / 3, std::max(lease_ - Clock::now(), Duration(0)));
-        auto source = loop_.after(next, [this] {
-            if (is_closed()) {
-                if (const auto r = switch_->prolong(); !r)
-                    spdlog::warn("{}", r.error().message);
-                if (is_closed())
-                    return watch_lease();
-            }
+        const Time end = std::min(lease_, switch_->until());
+        auto source = loop_.after(std::max(end - Clock::now(), Duration(0)), [this] {
+            if (is_closed()) // renewed
+                return watch_lease();
             opened_at_ = std::min({Clock::now(), lease_, switch_->until()});
             if (const auto r = switch_->open(); !r)
                 spdlog::warn("{}", r.error().message);

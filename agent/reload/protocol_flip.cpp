@@ -70,12 +70,10 @@ void Protocol::Run::unpin() {
 
 // Its new workers may have other sockets than the old ones; those are closed with their queues when the old
 // workers are told to go, a while after the new ones are there.
-Result<void> Protocol::Run::signal_steered(const Listeners& old) {
+Result<void> Protocol::Run::signal_steered(const Listeners& old,
+                                           const std::map<pid_t, std::set<std::uint32_t>>& before) {
     const Generation server = *p_.current_;
     const PortSet ports = restricted(ports_of(old), p_.options_.ports);
-    const auto before = p_.server_.holders(server);
-    if (!before)
-        return std::unexpected(before.error());
     p_.server_.tell(server, p_.server_.recipe().reload_signal);
 
     // What processes hold that were not there before.
@@ -86,7 +84,7 @@ Result<void> Protocol::Run::signal_steered(const Listeners& old) {
             return {};
         std::set<std::uint32_t> inodes;
         for (const auto& [process, held] : *now)
-            if (!before->contains(process))
+            if (!before.contains(process))
                 inodes.insert(held.begin(), held.end());
         Listeners fresh;
         std::ranges::copy_if(*listeners, std::back_inserter(fresh),
@@ -95,10 +93,17 @@ Result<void> Protocol::Run::signal_steered(const Listeners& old) {
     };
     Listeners fresh;
     const auto expected = addresses_of(old, ports);
+    Time changed = Clock::now();
     const auto waited = wait(
         [&] {
-            fresh = of_new_workers();
-            return p_.server_.exited(server) || std::ranges::includes(addresses_of(fresh), expected);
+            Listeners now = of_new_workers();
+            if (cookies_of(now, ports) != cookies_of(fresh, ports))
+                changed = Clock::now();
+            fresh = std::move(now);
+            // A configuration with fewer addresses never has them all.
+            const bool settled = !fresh.empty() && Clock::now() - changed >= p_.options_.settle;
+            return p_.server_.exited(server) || settled ||
+                   std::ranges::includes(addresses_of(fresh), expected);
         },
         p_.options_.swap_timeout, look_every);
     timer_.done("start", waited == Waited::timed_out ? "no new process seen" : "");
@@ -113,7 +118,7 @@ Result<void> Protocol::Run::signal_steered(const Listeners& old) {
         }
     }
     // The new workers being there, the old ones go.
-    const auto r = wait_until_reloaded(server, *before, {},
+    const auto r = wait_until_reloaded(server, before, {},
                                        fresh.empty() ? p_.options_.settle : p_.options_.swap_timeout);
     unpin();
     return r;
@@ -149,6 +154,7 @@ Result<void> Protocol::Run::blue_green() {
     if (const auto r = p_.options_.steerer->flip({{p_.options_.front, new_port}}); !r)
         return give_up(r);
     flipped_ = true;
+    fresh_ = *fresh;
     outcome_.flipped = front;
     timer_.done("flip");
 

@@ -66,9 +66,12 @@ Result<Listeners> Protocol::Run::wait_until_listening(Generation generation, con
                                                       const std::set<ListenAddress>& before) {
     Result<Listeners> result;
     std::set<ListenAddress> seen;
+    std::set<std::uint64_t>
+        given; // sockets on a port that the server was given, each of which is to be flipped to
+    const bool is_given = p_.options_.front != 0;
     Time changed = Clock::now();
     // A graceful server is not ready before it has bound all that it will bind; of others nobody knows.
-    const Duration settle = before.empty() || p_.server_.recipe().graceful
+    const Duration settle = before.empty() || p_.server_.recipe().graceful || p_.options_.front != 0
                                 ? p_.options_.settle
                                 : std::max<Duration>(p_.options_.settle, unknown_settle);
     const auto waited = wait(
@@ -82,12 +85,15 @@ Result<Listeners> Protocol::Run::wait_until_listening(Generation generation, con
             if (!result)
                 return true;
             std::set<ListenAddress> now = addresses_of(*result);
-            if (now != seen)
+            std::set<std::uint64_t> now_given =
+                is_given ? cookies_of(*result, ports) : std::set<std::uint64_t>{};
+            if (now != seen || now_given != given)
                 changed = Clock::now();
             seen = std::move(now);
-            const bool all = !ports.empty() && std::ranges::includes(ports_of(*result), ports) &&
-                             std::ranges::includes(seen, before);
-            const bool settled = !seen.empty() && Clock::now() - changed >= settle;
+            given = std::move(now_given);
+            const bool on_ports = !ports.empty() && std::ranges::includes(ports_of(*result), ports);
+            const bool all = !is_given && on_ports && std::ranges::includes(seen, before);
+            const bool settled = !seen.empty() && (on_ports || !is_given) && Clock::now() - changed >= settle;
             return (all || settled) && p_.server_.is_ready(generation);
         },
         p_.options_.start_timeout, closed_ ? in_window : at_leisure);
@@ -98,7 +104,11 @@ Result<Listeners> Protocol::Run::wait_until_listening(Generation generation, con
     return result;
 }
 
-Result<void> Protocol::Run::close(const PortSet& ports, const Listeners& listeners) {
+Result<void> Protocol::Run::close(const PortSet& listening, const Listeners& listeners) {
+    // Clients whose port is flipped to one of these send their SYNs to that.
+    PortSet ports = listening;
+    if (p_.options_.steerer)
+        ports.merge(p_.options_.steerer->fronts_of(listening));
     // Nothing is gated that another agent has claimed meanwhile.
     if (const auto r = p_.options_.claim(restricted(ports_of(listeners), p_.options_.ports)); !r)
         return r;
@@ -118,23 +128,26 @@ Result<void> Protocol::Run::close(const PortSet& ports, const Listeners& listene
 Result<void> Protocol::Run::drain_old(const PortSet& ports, const std::set<std::uint64_t>& listeners,
                                       bool finish) {
     DrainOptions options = p_.options_.drain;
-    options.cancelled = p_.options_.cancelled;
+    options.cancelled = [this] {
+        return p_.options_.cancelled() || (fresh_ && p_.server_.exited(*fresh_).has_value());
+    };
     if (!finish)
         options.finish = Duration::zero();
     auto report = drain(p_.loop_, p_.sockets_, ports, listeners, options);
-    if (!report)
-        return std::unexpected(report.error());
-    outcome_.half_open = report->half_open;
-    outcome_.queued = report->queued;
+    if (report) {
+        outcome_.half_open = report->half_open;
+        outcome_.queued = report->queued;
+    }
     // With no gate closed nobody waits: a slow server may take its time to accept what is queued.
     const Time patience = Clock::now() + p_.options_.swap_timeout;
-    while (flipped_ && report->left > 0 && Clock::now() < patience && !p_.options_.cancelled()) {
+    options.finish = Duration::zero();
+    while (flipped_ && report && report->left > 0 && Clock::now() < patience && !options.cancelled())
         report = drain(p_.loop_, p_.sockets_, ports, listeners, options);
-        if (!report)
-            return std::unexpected(report.error());
-    }
-    outcome_.left = report->left;
-    timer_.done("drain");
+    if (report)
+        outcome_.left = report->left;
+    timer_.done("drain", report ? "" : report.error().message);
+    if (!report && !flipped_)
+        return std::unexpected(report.error());
     // Who was sent to the new server has connections there, so there is no way back but a failure.
     if (flipped_)
         return {};
@@ -297,6 +310,8 @@ Result<void> Protocol::Run::overlap() {
     if (!changing.empty()) {
         if (const auto r = take_over(changing, *before, *after); !r)
             return give_up(r);
+        if (flipped_)
+            fresh_ = *fresh;
         if (const auto r = drain_old(changing, cookies_of(going, changing), false); !r)
             return give_up(r);
     }
@@ -350,10 +365,11 @@ Result<void> Protocol::Run::signal() {
         const auto listeners = p_.server_.listeners(*p_.current_);
         if (!listeners)
             return std::unexpected(listeners.error());
-        if (const auto r = pin(*listeners); !r)
+        const auto before = p_.server_.holders(*p_.current_);
+        if (const auto r = before ? pin(*listeners) : cannot_flip(before.error()); !r)
             return r;
         if (pinned_)
-            return signal_steered(*listeners);
+            return signal_steered(*listeners, *before);
     }
     const auto listeners = cover(false);
     if (!listeners)
@@ -371,7 +387,7 @@ Result<void> Protocol::Run::restart() {
     const auto listeners = cover(!p_.server_.recipe().graceful);
     if (!listeners)
         return std::unexpected(listeners.error());
-    const PortSet& gated = outcome_.gated;
+    const PortSet gated = restricted(ports_of(*listeners), p_.options_.ports);
     const Generation old = *p_.current_;
     p_.server_.tell(old, p_.server_.recipe().release_signal);
     p_.current_.reset();

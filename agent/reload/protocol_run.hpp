@@ -32,7 +32,7 @@ private:
     Result<Listeners> wait_until_listening(Generation generation, const PortSet& ports,
                                            const std::set<ListenAddress>& before);
     // listeners: all of the server's; the ports are some of theirs.
-    Result<void> close(const PortSet& ports, const Listeners& listeners);
+    Result<void> close(const PortSet& listening, const Listeners& listeners);
     Result<void> take_over(const PortSet& ports, const Listeners& before, const Listeners& after);
     Result<void> drain_old(const PortSet& ports, const std::set<std::uint64_t>& listeners, bool finish);
     // Waits for what the old server was told to do; one that does not do it gets SIGTERM, then SIGKILL.
@@ -54,12 +54,14 @@ private:
     Result<void> flip(const PortSet& ports, const Listeners& old, const Listeners& fresh);
     void flip_back(const Listeners& old);
     void unpin();
-    Result<void> signal_steered(const Listeners& old);
+    // before: which process held which sockets.
+    Result<void> signal_steered(const Listeners& old, const std::map<pid_t, std::set<std::uint32_t>>& before);
 
     Protocol& p_;
     Outcome outcome_;
     StepTimer timer_;
     std::optional<ClosedGate> closed_;
+    std::optional<Generation> fresh_; // whom new connections were flipped to
     bool pinned_ = false;
     bool flipped_ = false;
 };

@@ -11,21 +11,28 @@
 #include <spdlog/spdlog.h>
 
 namespace syngate {
+namespace {
 
-Result<void> Steerer::apply(const PortFlips& flips, const Listeners& to, const PortSet& ports,
-                            const Listeners& gone, bool all_must_listen) {
+// Socket activity has no event that tells of a new listener; a look is one dump of the listening sockets.
+constexpr auto follow_every = std::chrono::milliseconds(200);
+
+} // namespace
+
+Result<void> Steerer::apply(const PortFlips& flips, const Reload& reload, bool all_must_listen) {
     auto all = sockets_.listeners();
     if (!all)
         return std::unexpected(all.error());
     std::vector<Destination> wanted;
-    for (const Listener& listener : to)
-        if (ports.contains(listener.port) && !flips.contains(listener.port))
+    for (const Listener& listener : reload.to)
+        if (reload.ports.contains(listener.port) && !flips.contains(listener.port))
             wanted.push_back({listener.port, listener});
+    std::set<std::uint64_t> flipped_to;
     for (const auto& [port, target] : flips) {
         std::size_t found = 0;
-        for (const Listener& listener : ports.contains(target) ? to : *all)
+        for (const Listener& listener : reload.ports.contains(target) ? reload.to : *all)
             if (listener.port == target) {
                 wanted.push_back({port, listener});
+                flipped_to.insert(listener.cookie);
                 ++found;
             }
         if (found == 0 && all_must_listen)
@@ -34,7 +41,7 @@ Result<void> Steerer::apply(const PortFlips& flips, const Listeners& to, const P
                 fmt::format("nobody listens on port {}, to which port {} is to be flipped", target, port));
     }
     std::set<std::uint64_t> own;
-    for (const Listeners* listeners : {&to, &gone})
+    for (const Listeners* listeners : {&reload.to, &reload.gone})
         for (const Listener& listener : *listeners)
             own.insert(listener.cookie);
     // A port that a person flips is flipped whoever listens there.
@@ -42,29 +49,75 @@ Result<void> Steerer::apply(const PortFlips& flips, const Listeners& to, const P
     const auto rules = make_steer_rules(wanted, *all);
     if (!rules)
         return std::unexpected(rules.error());
-    return steering_.steer(*rules);
+    const auto r = steering_.steer(*rules);
+    if (r)
+        flipped_to_ = std::move(flipped_to);
+    return r;
+}
+
+void Steerer::set_flips(PortFlips flips) {
+    flips_ = std::move(flips);
+    follower_.enable(!flips_.empty());
 }
 
 Result<void> Steerer::steer(const Listeners& to, const PortSet& ports, const Listeners& gone) {
-    return apply(flips_, to, ports, gone, false);
+    Reload reload{to, ports, gone};
+    const auto r = apply(flips_, reload, false);
+    if (r)
+        reload_ = std::move(reload);
+    return r;
 }
 
 void Steerer::release() {
+    reload_ = {};
     if (flips_.empty())
         return steering_.release();
-    if (const auto r = apply(flips_, {}, {}, {}, false); !r) {
-        spdlog::error("what was flipped goes by the kernel's own rules from now on: {}", r.error().message);
-        flips_.clear();
-        steering_.release();
+    if (const auto r = apply(flips_, reload_, false); !r) {
+        spdlog::warn("what is flipped is looked at again soon: {}", r.error().message);
+        flipped_to_ = {0}; // no socket's cookie: the next look finds a difference
     }
+}
+
+Result<void> Steerer::follow_on(Loop& loop) {
+    auto follower = loop.every(follow_every, [this] { follow(); });
+    if (!follower)
+        return std::unexpected(follower.error());
+    follower_ = std::move(*follower);
+    follower_.enable(!flips_.empty());
+    return {};
+}
+
+void Steerer::follow() {
+    if (flips_.empty())
+        return;
+    const auto all = sockets_.listeners();
+    if (!all)
+        return;
+    std::set<std::uint64_t> now;
+    for (const auto& [port, target] : flips_)
+        for (const Listener& listener : reload_.ports.contains(target) ? reload_.to : *all)
+            if (listener.port == target)
+                now.insert(listener.cookie);
+    if (now == flipped_to_)
+        return;
+    if (const auto r = apply(flips_, reload_, false); !r)
+        spdlog::debug("what is flipped is looked at again soon: {}", r.error().message);
+}
+
+PortSet Steerer::fronts_of(const PortSet& targets) const {
+    PortSet fronts;
+    for (const auto& [port, target] : flips_)
+        if (targets.contains(target))
+            fronts.insert(port);
+    return fronts;
 }
 
 Result<void> Steerer::flip(const PortFlips& flips) {
     PortFlips next = flips;
     next.insert(flips_.begin(), flips_.end());
-    if (const auto r = apply(next, {}, {}, {}, true); !r)
+    if (const auto r = apply(next, reload_, true); !r)
         return r;
-    flips_ = std::move(next);
+    set_flips(std::move(next));
     return {};
 }
 
@@ -76,7 +129,7 @@ Result<void> Steerer::clear(const PortSet& ports) {
     for (const std::uint16_t port : ports)
         if (!flips_.contains(port))
             return failure(Exit::usage, fmt::format("port {} is not flipped", port));
-    flips_ = std::move(next);
+    set_flips(std::move(next));
     release();
     return {};
 }

@@ -3,12 +3,14 @@
 // listeners, until it is cleared. Both end in one set of rules.
 #pragma once
 
+#include "event/loop.hpp"
 #include "net/sock_diag.hpp"
 #include "reload/listening.hpp"
 #include "steer/steering.hpp"
 
 #include <map>
 #include <nlohmann/json.hpp>
+#include <set>
 
 namespace syngate {
 
@@ -25,21 +27,36 @@ public:
     // The kernel's own rules again, or what was flipped.
     void release();
 
+    // From now on what is flipped follows the listeners of its ports, as they come and go.
+    Result<void> follow_on(Loop& loop);
+    // One look: steers anew if they are others than before.
+    void follow();
+
     // Adds to what is flipped, or changes it, in one step. An error when nobody listens on one of the new
     // ports; nothing has changed then.
     Result<void> flip(const PortFlips& flips);
     // Ports that are not flipped: an error. Empty: all of them.
     Result<void> clear(const PortSet& ports);
     [[nodiscard]] const PortFlips& flips() const { return flips_; }
+    // What clients connect to whom these ports' listeners get.
+    [[nodiscard]] PortSet fronts_of(const PortSet& targets) const;
 
     [[nodiscard]] SteeringStatus status() const { return steering_.status(); }
 
 private:
-    Result<void> apply(const PortFlips& flips, const Listeners& to, const PortSet& ports,
-                       const Listeners& gone, bool all_must_listen);
+    struct Reload {
+        Listeners to;
+        PortSet ports;
+        Listeners gone;
+    };
+    Result<void> apply(const PortFlips& flips, const Reload& reload, bool all_must_listen);
+    void set_flips(PortFlips flips);
     Steering& steering_;
     Sockets& sockets_;
     PortFlips flips_;
+    Reload reload_;                      // empty between reloads
+    std::set<std::uint64_t> flipped_to_; // cookies, when it was applied last
+    Source follower_;
 };
 
 nlohmann::json to_json(const Steerer& steerer);

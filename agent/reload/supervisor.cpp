@@ -28,7 +28,12 @@ void log(const Outcome& outcome) {
 Supervisor::Supervisor(Loop& loop, Gate& gate, Sockets& sockets, Server& server, SupervisorOptions options)
     : loop_(loop), gate_(gate), server_(server), options_([&] {
           options.protocol.cancelled = [this] { return stop_signals_ > 0; };
-          options.protocol.claim = options.claim;
+          // What is flipped stays ours, whatever the protocol needs.
+          options.protocol.claim = [this](const PortSet& ports) {
+              PortSet all = ports;
+              all.merge(flipped());
+              return options_.claim(all);
+          };
           return std::move(options);
       }()),
       protocol_(loop, gate, sockets, server, options_.protocol), manual_(loop, gate) {}
@@ -221,6 +226,12 @@ Result<void> Supervisor::close_by_hand(const nlohmann::json& request) {
 // What is flipped stays ours beside what the server listens on.
 PortSet Supervisor::ours() {
     PortSet ports = listening();
+    ports.merge(flipped());
+    return ports;
+}
+
+PortSet Supervisor::flipped() const {
+    PortSet ports;
     if (const Steerer* steerer = options_.protocol.steerer; steerer)
         for (const auto& [port, target] : steerer->flips())
             ports.insert(port);
@@ -240,11 +251,15 @@ Result<void> Supervisor::flip_by_hand(const nlohmann::json& request) {
                        fmt::format("port {} is flipped by each reload (--policy flip), so nothing is "
                                    "flipped here by hand",
                                    front));
-    return run_flip_request(*options_.protocol.steerer, request, [this](const PortSet& flipped) {
+    const auto r = run_flip_request(*options_.protocol.steerer, request, [this](const PortSet& ports) {
         PortSet all = ours();
-        all.insert(flipped.begin(), flipped.end());
+        all.insert(ports.begin(), ports.end());
         return options_.claim(all);
     });
+    // What was not flipped after all, or is no more, is for others again.
+    if (const auto given_up = options_.claim(ours()); !given_up)
+        spdlog::warn("{}", given_up.error().message);
+    return r;
 }
 
 void Supervisor::handle(const nlohmann::json& request, std::function<void(const nlohmann::json&)> reply) {

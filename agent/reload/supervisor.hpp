@@ -48,6 +48,7 @@ private:
     void end_retiring(Time deadline);
     PortSet listening();
     PortSet ours();
+    [[nodiscard]] PortSet flipped() const;
     Result<void> close_by_hand(const nlohmann::json& request);
     Result<void> flip_by_hand(const nlohmann::json& request);
 
