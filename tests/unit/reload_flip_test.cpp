@@ -286,6 +286,24 @@ TEST_F(FlipByHandTest, AReloadTakesWhatIsFlippedWithIt) {
                                      "steer 80 to 4, 8081 to 4", "tell 101 USR1", "steer 80 to 4"}));
 }
 
+TEST_F(FlipByHandTest, AFlippedPortFollowsTheListenersAsTheyComeAndGo) {
+    ASSERT_TRUE(steerer.follow_on(*loop));
+    EXPECT_TRUE(steerer.flip({{443, 8081}}));
+    steerer.follow();
+    EXPECT_EQ(world.journal, (Events{"steer 443 to 2"})); // nothing has changed
+    world.strangers.push_back(world.new_listener(8081));
+    EXPECT_TRUE(loop->run_until([&] { return world.journal.back() == "steer 443 to 3 2"; },
+                                Clock::now() + 10s, 10ms));
+    EXPECT_TRUE(steerer.clear({}));
+}
+
+TEST_F(FlipByHandTest, AWindowCoversClientsOfAPortThatIsFlippedToTheServers) {
+    EXPECT_TRUE(steerer.flip({{443, 8081}, {444, 80}}));
+    const Outcome outcome = protocol->restart();
+    EXPECT_TRUE(outcome.ok()) << outcome.message;
+    EXPECT_EQ(outcome.gated, (PortSet{80, 443, 444, 8081}));
+}
+
 // 101 is given 9001 and listens there with the cookie 1, 102 is given 9002.
 struct BlueGreenTest : FlipTest {
     void SetUp() override {
@@ -314,6 +332,28 @@ TEST_F(BlueGreenTest, TheNewServerComesUpBesideTheOldOneAndThePortFollows) {
     EXPECT_EQ(world.journal, (Events{"check", "start beside", "steer 80 to 2", "tell 101 USR1", "check",
                                      "start beside", "steer 80 to 3", "tell 102 USR1"}));
     EXPECT_EQ(protocol->current(), 103);
+}
+
+TEST_F(BlueGreenTest, AllSocketsOfTheNewServerAreWaitedFor) {
+    Source second;
+    server.on_start = [&](Generation g) {
+        world.listen(g, {server.backing_port(g)});
+        second = *loop->after(10ms, [this, g] { world.listen(g, {server.backing_port(g)}); });
+    };
+    EXPECT_TRUE(protocol->reload().ok());
+    EXPECT_TRUE(world.has("steer 80 to 2 3"));
+    EXPECT_FALSE(world.has("steer 80 to 2"));
+}
+
+TEST_F(BlueGreenTest, ANewServerThatListensElsewhereFirstIsWaitedFor) {
+    Source second;
+    server.on_start = [&](Generation g) {
+        world.listen(g, {9999}); // its metrics
+        second = *loop->after(60ms, [this, g] { world.listen(g, {server.backing_port(g)}); });
+    };
+    const Outcome outcome = protocol->reload();
+    EXPECT_TRUE(outcome.ok()) << outcome.message;
+    EXPECT_TRUE(world.has("steer 80 to 3"));
 }
 
 TEST_F(BlueGreenTest, ANewServerThatDoesNotComeLeavesThePortWhereItIs) {
