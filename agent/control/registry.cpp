@@ -30,7 +30,7 @@ using registry::Statement;
 
 namespace {
 
-constexpr Duration patience = std::chrono::seconds(1);           // for one peer
+constexpr Duration patience = std::chrono::seconds(3);           // for one peer, which may wait for a lock
 constexpr Duration before_retry = std::chrono::milliseconds(10); // of a peer whose backlog is full
 constexpr int backlog = 1024;                                    // questions that wait while we are busy
 constexpr int max_accepts_at_once = 64;

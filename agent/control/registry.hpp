@@ -35,7 +35,7 @@ public:
     [[nodiscard]] std::uint64_t id() const;
     // Makes these ports ours, all or none. Exit::busy naming port, pid and control path when a living agent
     // has one of them; of two that claim at once the one that announced itself first keeps it.
-    // Replaces what was claimed before. Pumps no loop; waits for each peer at most 1 s (a peer that does not
+    // Replaces what was claimed before. Pumps no loop; waits for each peer at most 3 s (a peer that does not
     // answer is stopped or hung: it is alive, so its claim is unknown; this is an error that names it).
     Result<void> claim(const PortSet& ports);
     // The same for transparent proxying, of which there is one in a network namespace. False gives it up.
@@ -48,7 +48,7 @@ private:
 };
 
 // Every living agent of this network namespace. Sockets that are not owned by root or by our own
-// uid are passed over: anybody may bind an abstract name. One that does not answer within 1 s is
+// uid are passed over: anybody may bind an abstract name. One that does not answer within 3 s is
 // listed by its id and (as our PID namespace numbers it) its pid alone.
 Result<std::vector<Peer>> find_peers();
 // Whether the agent with this id lives, in this network namespace.

@@ -14,7 +14,8 @@ struct FlipAcceptance : Acceptance {
     const std::string shards = "    nbthread 2\n";
 
     Swaps flip(double rate) const {
-        return {.server = haproxy(""), .options = {"--policy", "flip"}, .period = 500ms, .rate = rate};
+        return {
+            .server = haproxy("flip.cfg"), .options = {"--policy", "flip"}, .period = 500ms, .rate = rate};
     }
     // With such a socket in its configuration a new HAProxy takes the old one's listeners over (-x).
     Swaps socket_passing(double rate) const {
@@ -24,10 +25,10 @@ struct FlipAcceptance : Acceptance {
                 .period = 500ms,
                 .rate = rate};
     }
-    Argv haproxy(const std::string& more) const {
-        return {"haproxy", "-f",
-                write_file("haproxy.cfg",
-                           haproxy_config({.bind_options = "shards by-thread", .global = shards + more}))};
+    Argv haproxy(const std::string& file, const std::string& more = {}) const {
+        return {
+            "haproxy", "-f",
+            write_file(file, haproxy_config({.bind_options = "shards by-thread", .global = shards + more}))};
     }
 
     // A B A B.
@@ -57,7 +58,7 @@ struct FlipAcceptance : Acceptance {
     double bearable() {
         double best = 3000;
         for (const double rate : {6000., 9000., 12000., 15000., 18000.}) {
-            Agent agent({.server = haproxy(""), .options = {"--policy", "hold"}});
+            Agent agent({.server = haproxy("bearable.cfg"), .options = {"--policy", "hold"}});
             const auto load = run_load(hosts_.client,
                                        {.to = {fmt::format("{}:8080", ClientHost::server_v4)},
                                         .rate = rate,

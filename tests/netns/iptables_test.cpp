@@ -201,7 +201,8 @@ TEST_P(Iptables, OpensAfterTheLongestWindowHoweverOftenItIsRenewed) {
         const auto closed_by = Clock::now();
         const auto when = answered(hosts.client, v4, 10s);
         ASSERT_TRUE(when);
-        EXPECT_GE(*when - begun, 2500ms) << without;
+        // The kernel's lease is not pushed on beyond the longest window, and was renewed every third of it.
+        EXPECT_GE(*when - begun, 2500ms - 1000ms / 3) << without;
         EXPECT_LE(to_us(*when - closed_by), to_us(2500ms + slack)) << without;
         agent.process.signal(SIGTERM);
         agent.process.wait();
