@@ -20,6 +20,7 @@ struct FlipAcceptance : Acceptance {
     // With such a socket in its configuration a new HAProxy takes the old one's listeners over (-x).
     Swaps socket_passing(double rate) const {
         return {.server = haproxy(
+                    "passing.cfg",
                     fmt::format("    stats socket {}/sockets level admin expose-fd listeners\n", scratch())),
                 .options = {"--policy", "hold"},
                 .period = 500ms,
