@@ -6,8 +6,6 @@
 namespace syngate {
 namespace {
 
-// Clients wait meanwhile: as often as a look costs little against the wait for a reply.
-constexpr auto look_every = std::chrono::microseconds(200);
 constexpr auto finish_look_every = std::chrono::milliseconds(1);
 
 } // namespace
@@ -29,7 +27,7 @@ Result<DrainReport> drain(Loop& loop, Sockets& sockets, const PortSet& ports,
                 pending = sockets.pending(ports, listeners, options.handshake);
             return !pending || pending->half_open + pending->queued == 0 || options.cancelled();
         },
-        began + options.handshake, look_every);
+        began + options.handshake, options.look_every);
     if (!pending)
         return std::unexpected(pending.error());
     report.left = pending->half_open + pending->queued;

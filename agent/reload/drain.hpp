@@ -18,6 +18,8 @@ struct DrainOptions {
     // How long open connections may go on before a server that does not let them finish is stopped; 0: not at
     // all.
     Duration finish = Duration::zero();
+    // Clients wait at a closed gate: as often as a look costs little against the wait for a reply.
+    Duration look_every = std::chrono::microseconds(200);
     std::function<bool()> cancelled = [] { return false; };
 };
 
@@ -27,8 +29,8 @@ struct DrainReport {
     std::size_t left = 0; // not waited for any longer
 };
 
-// With the gate closed: waits until no handshake to these ports is half done and the accept queues of
-// these listeners (by cookie) are empty.
+// With new connections kept away from these listeners: waits until no handshake to these ports is half done
+// and the accept queues of these listeners (by cookie) are empty.
 Result<DrainReport> drain(Loop& loop, Sockets& sockets, const PortSet& ports,
                           const std::set<std::uint64_t>& listeners, const DrainOptions& options);
 

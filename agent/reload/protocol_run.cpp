@@ -133,6 +133,8 @@ Result<void> Protocol::Run::drain_old(const PortSet& ports, const std::set<std::
     };
     if (!finish)
         options.finish = Duration::zero();
+    if (flipped_) // nobody waits
+        options.look_every = at_leisure;
     auto report = drain(p_.loop_, p_.sockets_, ports, listeners, options);
     if (report) {
         outcome_.half_open = report->half_open;
@@ -157,7 +159,7 @@ Result<void> Protocol::Run::drain_old(const PortSet& ports, const std::set<std::
 
 Protocol::Run::Waited Protocol::Run::insist(Generation generation, const std::function<bool()>& done,
                                             Duration at_most, const char* undone) const {
-    auto waited = wait(done, at_most, in_window);
+    auto waited = wait(done, at_most, closed_ ? Duration(in_window) : Duration(at_leisure));
     if (waited == Waited::timed_out) {
         spdlog::warn("the old server was told to go and has not {} within {}: it gets SIGTERM, then SIGKILL",
                      undone, format_duration(at_most));

@@ -320,7 +320,7 @@ TEST_F(Agents, AStoppedOneIsAliveAndItsClaimUnknown) {
     other.stop();
     const Time begin = Clock::now();
     const auto claim = ours->claim({83});
-    EXPECT_LT(Clock::now() - begin, 3s);
+    EXPECT_LT(Clock::now() - begin, 10s); // its patience is 3 s
     ASSERT_FALSE(claim);
     EXPECT_NE(claim.error().message.find("pid " + std::to_string(other.pid())), std::string::npos)
         << claim.error().message;
