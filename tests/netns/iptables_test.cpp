@@ -269,14 +269,14 @@ TEST_P(Iptables, ABusyLockIsWaitedForAndThenNamed) {
     }
     Process refused(syngate({"exec", "--mode", "iptables", "--ports", "81", "--", "true"}),
                     {.extra_env = by().extra_env});
+    EXPECT_EQ(refused.wait(30s), (ExitStatus{4, 0})) << refused.err();
+    EXPECT_TRUE(refused.err().contains("xtables lock")) << refused.err();
     // To open takes no lock.
     agent.process.signal(SIGTERM);
     const auto signalled_at = Clock::now();
     const auto when = answered(hosts.client, v4, 10s);
     ASSERT_TRUE(when);
     EXPECT_LE(to_us(*when - signalled_at), to_us(slack));
-    EXPECT_EQ(refused.wait(30s), (ExitStatus{4, 0})) << refused.err();
-    EXPECT_TRUE(refused.err().contains("xtables lock")) << refused.err();
     lock.reset();
     EXPECT_TRUE(agent.process.wait(30s)) << agent.process.err();
     cli({"cleanup"}); // if the lock was held for too long

@@ -85,9 +85,20 @@ TEST_P(Transparent, AClientsPortIsReusedWithinTimeWait) {
         config.replace(at, 8, "client");
     StoppedAgent agent(
         {.server = haproxy_argv(write_file("client-port.cfg", config)), .options = {"--hook", GetParam()}});
+    // HAProxy refuses at once while its former connection with the port is still closing; what hangs takes
+    // all of its time, and is not tried again.
+    const auto reuse = [&](const robust::Target& to) {
+        const Time deadline = Clock::now() + 5s;
+        for (;;) {
+            const Time began = Clock::now();
+            const auto answer = http_get(scene.hosts.client, to, 40000, 900ms);
+            if (answer || Clock::now() - began >= 900ms || Clock::now() > deadline)
+                return answer;
+        }
+    };
     for (int i = 0; i < 20; ++i) {
-        EXPECT_EQ(http_get(scene.hosts.client, proxy_v4, 40000, 900ms), ClientHost::client_v4) << i;
-        EXPECT_EQ(http_get(scene.hosts.client, proxy_v6, 40000, 900ms), ClientHost::client_v6) << i;
+        EXPECT_EQ(reuse(proxy_v4), ClientHost::client_v4) << i;
+        EXPECT_EQ(reuse(proxy_v6), ClientHost::client_v6) << i;
     }
 }
 
