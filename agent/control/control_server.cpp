@@ -58,7 +58,7 @@ Result<Json> parse_request(std::string_view line) {
 
 // Shared, because a handler may destroy the server while a client's bytes are being looked at, and a
 // reply may outlive both.
-struct Server : std::enable_shared_from_this<Server> {
+struct ClientServer : std::enable_shared_from_this<ClientServer> {
     struct Client {
         Fd fd;
         Source source;
@@ -73,9 +73,9 @@ struct Server : std::enable_shared_from_this<Server> {
     };
     // Answers once, whoever calls; a handler that lets go of it has answered as well.
     struct Pending {
-        std::weak_ptr<Server> server;
+        std::weak_ptr<ClientServer> server;
         std::uint64_t client, request;
-        Pending(std::weak_ptr<Server> s, std::uint64_t c, std::uint64_t r)
+        Pending(std::weak_ptr<ClientServer> s, std::uint64_t c, std::uint64_t r)
             : server(std::move(s)), client(c), request(r) {}
         Pending(const Pending&) = delete;
         Pending& operator=(const Pending&) = delete;
@@ -97,7 +97,7 @@ struct Server : std::enable_shared_from_this<Server> {
     std::map<std::uint64_t, Client> clients;
     std::uint64_t next_client = 1, next_request = 1, next_active = 1;
 
-    Server(Loop& l, std::string p, Handler h, Fd fd)
+    ClientServer(Loop& l, std::string p, Handler h, Fd fd)
         : loop(l), path(std::move(p)), handler(std::move(h)), acceptor(std::move(fd)) {}
 
     void accept_clients();
@@ -112,7 +112,7 @@ struct Server : std::enable_shared_from_this<Server> {
     void settle(std::uint64_t id);
 };
 
-void Server::accept_clients() {
+void ClientServer::accept_clients() {
     for (int i = 0; i < max_accepts_at_once; ++i) {
         auto accepted = acceptor.accept();
         if (!accepted.fd)
@@ -141,7 +141,7 @@ void Server::accept_clients() {
 }
 
 // With all places taken, the client that has been idle longest goes; one that is owed an answer never does.
-bool Server::make_room() {
+bool ClientServer::make_room() {
     if (clients.size() < max_clients)
         return true;
     auto idlest = clients.end();
@@ -155,7 +155,7 @@ bool Server::make_room() {
 }
 
 // One request of a client at a time: while it is answered no more is read, so buffers stay bounded.
-void Server::watch(std::uint64_t id, Client& client) {
+void ClientServer::watch(std::uint64_t id, Client& client) {
     std::uint32_t events = EPOLLHUP;
     if (!client.out.empty() || client.resume)
         events = EPOLLOUT;
@@ -175,7 +175,7 @@ void Server::watch(std::uint64_t id, Client& client) {
         clients.erase(id);
 }
 
-void Server::on_client(std::uint64_t id, std::uint32_t revents) {
+void ClientServer::on_client(std::uint64_t id, std::uint32_t revents) {
     const auto it = clients.find(id);
     if (it == clients.end())
         return;
@@ -190,7 +190,7 @@ void Server::on_client(std::uint64_t id, std::uint32_t revents) {
 }
 
 // False when the connection broke.
-bool Server::receive(Client& client) {
+bool ClientServer::receive(Client& client) {
     char buffer[16 * 1024];
     const ssize_t size = ::recv(client.fd.get(), buffer, sizeof(buffer), MSG_DONTWAIT);
     if (size < 0)
@@ -202,7 +202,7 @@ bool Server::receive(Client& client) {
 }
 
 // Hands over the complete lines that are there, until one of them is not answered at once.
-void Server::take_requests(std::uint64_t id) {
+void ClientServer::take_requests(std::uint64_t id) {
     for (;;) {
         const auto it = clients.find(id);
         if (it == clients.end())
@@ -235,7 +235,7 @@ void Server::take_requests(std::uint64_t id) {
     settle(id);
 }
 
-void Server::handle(std::uint64_t id, std::string_view line) {
+void ClientServer::handle(std::uint64_t id, std::string_view line) {
     const std::uint64_t request = next_request++;
     clients.at(id).owed = request;
     const auto json = parse_request(line);
@@ -253,7 +253,7 @@ void Server::handle(std::uint64_t id, std::string_view line) {
     }
 }
 
-void Server::answer(std::uint64_t id, std::uint64_t request, const Json& json) {
+void ClientServer::answer(std::uint64_t id, std::uint64_t request, const Json& json) {
     const auto it = clients.find(id);
     if (it == clients.end() || it->second.owed != request)
         return;
@@ -271,7 +271,7 @@ void Server::answer(std::uint64_t id, std::uint64_t request, const Json& json) {
 }
 
 // False when the connection broke.
-bool Server::send_some(Client& client) {
+bool ClientServer::send_some(Client& client) {
     while (!client.out.empty()) {
         const ssize_t size =
             ::send(client.fd.get(), client.out.data(), client.out.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
@@ -284,7 +284,7 @@ bool Server::send_some(Client& client) {
 }
 
 // Watches what is to come next, or closes when nothing is.
-void Server::settle(std::uint64_t id) {
+void ClientServer::settle(std::uint64_t id) {
     const auto it = clients.find(id);
     if (it == clients.end())
         return;
@@ -299,7 +299,7 @@ void Server::settle(std::uint64_t id) {
 } // namespace
 
 struct ControlServer::Impl {
-    std::shared_ptr<Server> server;
+    std::shared_ptr<ClientServer> server;
 };
 
 ControlServer::ControlServer() : impl_(std::make_unique<Impl>()) {}
@@ -310,8 +310,8 @@ Result<std::unique_ptr<ControlServer>> ControlServer::start(Loop& loop, const st
     if (!fd)
         return std::unexpected(fd.error());
     std::unique_ptr<ControlServer> control(new ControlServer);
-    control->impl_->server = std::make_shared<Server>(loop, path, std::move(handler), std::move(*fd));
-    Server& server = *control->impl_->server;
+    control->impl_->server = std::make_shared<ClientServer>(loop, path, std::move(handler), std::move(*fd));
+    ClientServer& server = *control->impl_->server;
     if (::lstat(path.c_str(), &server.file) < 0)
         return system_failure(fmt::format("the control socket '{}' vanished while it was made", path), errno);
     auto source = loop.on_io(server.acceptor.fd(), EPOLLIN, [weak = server.weak_from_this()](std::uint32_t) {
@@ -327,7 +327,7 @@ Result<std::unique_ptr<ControlServer>> ControlServer::start(Loop& loop, const st
 ControlServer::~ControlServer() {
     if (!impl_->server)
         return;
-    Server& server = *impl_->server;
+    ClientServer& server = *impl_->server;
     // Another agent may have taken the path when somebody had removed our file.
     struct stat status {};
     if (::lstat(server.path.c_str(), &status) == 0 && status.st_ino == server.file.st_ino &&

@@ -33,7 +33,7 @@ namespace {
 constexpr Duration patience = std::chrono::seconds(3);           // for one peer, which may wait for a lock
 constexpr Duration before_retry = std::chrono::milliseconds(10); // of a peer whose backlog is full
 constexpr int backlog = 1024;                                    // questions that wait while we are busy
-constexpr int max_accepts_at_once = 64;
+constexpr int max_answers_at_once = 64;
 
 struct Agent {
     Statement statement;
@@ -53,7 +53,7 @@ std::vector<Agent*>& own() {
 
 // A message fits into a socket's buffer, so nothing here waits for a peer.
 void Agent::serve() {
-    for (int i = 0; i < max_accepts_at_once; ++i) {
+    for (int i = 0; i < max_answers_at_once; ++i) {
         const auto accepted = acceptor.accept();
         if (!accepted.fd)
             return;
@@ -88,7 +88,7 @@ bool wait_serving(int fd, Time deadline) {
     return false;
 }
 
-enum class Outcome {
+enum class PeerOutcome {
     answered,
     gone,    // nobody listens
     foreign, // owned by somebody who does not count
@@ -96,7 +96,7 @@ enum class Outcome {
 };
 
 struct Answer {
-    Outcome outcome = Outcome::silent;
+    PeerOutcome outcome = PeerOutcome::silent;
     std::int64_t pid = 0; // as our PID namespace numbers it; 0: unknown
     Statement statement;
     std::string why; // silent
@@ -131,13 +131,13 @@ std::optional<Answer> read_answer(int fd, std::uint64_t id, std::int64_t pid) {
     auto statement = registry::parse_message(message);
     if (!statement || statement->peer.id != id)
         return Answer{.pid = pid, .why = "answered what this version does not understand"};
-    return Answer{.outcome = Outcome::answered, .pid = pid, .statement = std::move(*statement)};
+    return Answer{.outcome = PeerOutcome::answered, .pid = pid, .statement = std::move(*statement)};
 }
 
 Result<Answer> ask_agent(std::uint64_t id, const std::optional<Age>& claimant) {
     for (const Agent* agent : own())
         if (agent->statement.peer.id == id)
-            return Answer{.outcome = Outcome::answered, .pid = ::getpid(), .statement = agent->statement};
+            return Answer{.outcome = PeerOutcome::answered, .pid = ::getpid(), .statement = agent->statement};
     const Time deadline = Clock::now() + patience;
     Answer silent;
     do {
@@ -154,12 +154,12 @@ Result<Answer> ask_agent(std::uint64_t id, const std::optional<Age>& claimant) {
         }
         const int error = connect_to_agent(fd->get(), id);
         if (error == ECONNREFUSED)
-            return Answer{.outcome = Outcome::gone};
+            return Answer{.outcome = PeerOutcome::gone};
         if (error != 0 && error != EAGAIN)
             return system_failure(fmt::format("cannot ask the agent {:016x}", id), error);
         if (error == EAGAIN) {
             if (is_strangers(id))
-                return Answer{.outcome = Outcome::foreign};
+                return Answer{.outcome = PeerOutcome::foreign};
             silent.why = "has too many questions waiting";
             wait_serving(-1, std::min(deadline, Clock::now() + before_retry));
             continue;
@@ -167,7 +167,7 @@ Result<Answer> ask_agent(std::uint64_t id, const std::optional<Age>& claimant) {
         ucred owner{};
         socklen_t length = sizeof(owner);
         if (::getsockopt(fd->get(), SOL_SOCKET, SO_PEERCRED, &owner, &length) < 0 || !is_trusted(owner.uid))
-            return Answer{.outcome = Outcome::foreign};
+            return Answer{.outcome = PeerOutcome::foreign};
         silent.pid = owner.pid;
         silent.why = fmt::format("did not answer within {}", format_duration(patience));
         if (!wait_serving(fd->get(), deadline))
@@ -177,7 +177,7 @@ Result<Answer> ask_agent(std::uint64_t id, const std::optional<Age>& claimant) {
         // It ended, or could not send: find out which.
         silent.why = "closes connections without an answer";
         if (!is_alive(id))
-            return Answer{.outcome = Outcome::gone};
+            return Answer{.outcome = PeerOutcome::gone};
         wait_serving(-1, std::min(deadline, Clock::now() + before_retry));
     } while (Clock::now() < deadline);
     return silent;
@@ -231,9 +231,9 @@ Result<void> contest(Agent& self) {
             const auto answer = ask_agent(id, age);
             if (!answer)
                 return std::unexpected(answer.error());
-            if (answer->outcome == Outcome::silent)
+            if (answer->outcome == PeerOutcome::silent)
                 return unknown_claim(id, *answer);
-            if (answer->outcome != Outcome::answered)
+            if (answer->outcome != PeerOutcome::answered)
                 continue;
             const Statement& other = answer->statement;
             if (const auto port = first_common(self.statement.claiming, other.peer.ports))
@@ -332,9 +332,9 @@ Result<std::vector<Peer>> find_peers() {
         const auto answer = ask_agent(id, {});
         if (!answer)
             return std::unexpected(answer.error());
-        if (answer->outcome == Outcome::answered)
+        if (answer->outcome == PeerOutcome::answered)
             peers.push_back(answer->statement.peer);
-        else if (answer->outcome == Outcome::silent)
+        else if (answer->outcome == PeerOutcome::silent)
             peers.push_back({.id = id, .pid = answer->pid});
     }
     return peers;

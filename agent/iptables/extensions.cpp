@@ -12,10 +12,10 @@
 namespace syngate {
 namespace {
 
-constexpr auto what = "cannot add a rule on trial";
+constexpr auto not_tried = "cannot add a rule on trial";
 
 Result<void> apply_trial(const Tool& tool, const rules::Gate& gate, const std::set<rules::Extension>& of) {
-    if (auto r = tool.apply(what, rules::trial(gate, of)); !r)
+    if (auto r = tool.apply(not_tried, rules::trial(gate, of)); !r)
         return r;
     if (!of.contains(rules::Extension::recent))
         return {};

@@ -13,7 +13,7 @@
 namespace syngate {
 namespace {
 
-constexpr Duration patience = std::chrono::seconds(60);
+constexpr Duration scratch_patience = std::chrono::seconds(60);
 constexpr std::uint64_t trial_owner = 0; // no agent's: ids are random
 
 Feature made(std::string_view name, bool available, std::string how) {
@@ -60,7 +60,7 @@ Features from_json(const nlohmann::json& list) {
 
 Features try_in_scratch(const Variant& variant) {
     const auto said =
-        in_scratch_namespace([&] { return features_to_json(try_variant(variant)).dump(); }, patience);
+        in_scratch_namespace([&] { return features_to_json(try_variant(variant)).dump(); }, scratch_patience);
     if (said)
         return from_json(nlohmann::json::parse(*said, nullptr, false));
     Features result{made(feature_of(variant), true, fmt::format("not probed: {}", said.error().message))};

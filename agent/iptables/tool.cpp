@@ -11,8 +11,8 @@
 namespace syngate {
 namespace {
 
-constexpr Duration patience = std::chrono::seconds(10); // beyond the wait for the lock
-constexpr int resource_problem = 4;                     // iptables(8): "resource problem", such as the lock
+constexpr Duration tool_patience = std::chrono::seconds(10); // beyond the wait for the lock
+constexpr int resource_problem = 4; // iptables(8): "resource problem", such as the lock
 
 std::string on_one_line(std::string text) {
     std::ranges::replace(text, '\n', ' ');
@@ -22,7 +22,7 @@ std::string on_one_line(std::string text) {
 Result<std::string> run_save(const Tool& tool, const std::vector<std::string>& more) {
     std::vector<std::string> argv{tool.save, "-M", "/bin/true"};
     argv.insert(argv.end(), more.begin(), more.end());
-    auto result = run_program(argv, "", patience);
+    auto result = run_program(argv, "", tool_patience);
     if (!result)
         return std::unexpected(result.error());
     if (!result->ok())
@@ -37,7 +37,7 @@ Result<void> Tool::apply(const std::string& what, const std::string& rules, Dura
     const auto seconds = std::chrono::ceil<std::chrono::seconds>(lock_wait);
     const auto result =
         run_program({restore, fmt::format("--wait={}", seconds.count()), "--modprobe=/bin/true", "--noflush"},
-                    rules, seconds + patience);
+                    rules, seconds + tool_patience);
     if (!result)
         return failure(result.error().exit, fmt::format("{}: {}", what, result.error().message),
                        result.error().code);

@@ -11,7 +11,7 @@
 namespace syngate {
 namespace {
 
-constexpr auto look_every = std::chrono::microseconds(200);
+constexpr auto listen_look_every = std::chrono::microseconds(200);
 
 // A person's Ctrl-C and a manager's SIGTERM are for the command; the gate opens when it has ended. Before and
 // after the command they are for us: no more waiting.
@@ -98,7 +98,8 @@ Result<Covered> cover(Loop& loop, Gate& gate, Sockets& sockets, Children& childr
     const bool failed = covered.command.as_exit_code() != 0;
     const Duration patience = failed ? Duration::zero() : options.wait_timeout;
     bool listening = false;
-    loop.run_until([&] { return give_up || (listening = listens()); }, Clock::now() + patience, look_every);
+    loop.run_until([&] { return give_up || (listening = listens()); }, Clock::now() + patience,
+                   listen_look_every);
     timer.done("listen");
     covered.outcome.window = closed->open();
     timer.done("open");

@@ -11,7 +11,7 @@
 namespace syngate {
 namespace {
 
-constexpr auto look_every = std::chrono::microseconds(500);
+constexpr auto flip_look_every = std::chrono::microseconds(500);
 
 } // namespace
 
@@ -105,7 +105,7 @@ Result<void> Protocol::Run::signal_steered(const Listeners& old,
             return p_.server_.exited(server) || settled ||
                    std::ranges::includes(addresses_of(fresh), expected);
         },
-        p_.options_.swap_timeout, look_every);
+        p_.options_.swap_timeout, flip_look_every);
     timer_.done("start", waited == Waited::timed_out ? "no new process seen" : "");
     if (waited == Waited::done && !p_.server_.exited(server)) {
         const Listeners going = without(old, fresh);

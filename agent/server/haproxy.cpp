@@ -30,7 +30,7 @@ struct Option {
     [[nodiscard]] bool passes_on() const { return is("-sf") || is("-st"); }
 };
 
-struct CommandLine {
+struct HaproxyLine {
     std::string program;
     std::vector<Option> options;
     Argv files; // after --
@@ -41,8 +41,8 @@ bool takes_value(const Option& option) {
     return option.words.front().size() > 1 && letters.find(option.words.front()[1]) != letters.npos;
 }
 
-CommandLine parse_command_line(const Argv& argv) {
-    CommandLine line{.program = argv.front(), .options = {}, .files = {}};
+HaproxyLine parse_haproxy_line(const Argv& argv) {
+    HaproxyLine line{.program = argv.front(), .options = {}, .files = {}};
     for (std::size_t i = 1; i < argv.size();) {
         if (argv[i] == "--") {
             line.files.assign(argv.begin() + static_cast<std::ptrdiff_t>(i) + 1, argv.end());
@@ -60,7 +60,7 @@ CommandLine parse_command_line(const Argv& argv) {
 }
 
 // The added words come first, as HAProxy takes all that follows `--` for files.
-template <class Keep> Argv build(const CommandLine& line, const Argv& added, Keep keep) {
+template <class Keep> Argv build(const HaproxyLine& line, const Argv& added, Keep keep) {
     Argv argv{line.program};
     argv.insert(argv.end(), added.begin(), added.end());
     for (const auto& option : line.options)
@@ -74,7 +74,7 @@ template <class Keep> Argv build(const CommandLine& line, const Argv& added, Kee
 }
 
 // HAProxy changes to -C's directory before it opens any of these.
-fs::path start_directory(const CommandLine& line) {
+fs::path start_directory(const HaproxyLine& line) {
     fs::path directory;
     for (const auto& option : line.options)
         if (option.starts('C') && option.words.size() > 1)
@@ -82,7 +82,7 @@ fs::path start_directory(const CommandLine& line) {
     return directory;
 }
 
-std::vector<fs::path> configuration_files(const CommandLine& line) {
+std::vector<fs::path> configuration_files(const HaproxyLine& line) {
     Argv named;
     for (const auto& option : line.options)
         if (option.starts('f') && option.words.size() > 1)
@@ -190,7 +190,7 @@ bool uses_foreign_addresses(std::string_view line) {
                              words.front() == "default-server" || words.front() == "server-template");
 }
 
-bool has_transparent_sockets(const CommandLine& line) {
+bool has_transparent_sockets(const HaproxyLine& line) {
     for (const auto& file : configuration_files(line)) {
         std::ifstream stream(file);
         for (std::string text; std::getline(stream, text);)
@@ -213,7 +213,7 @@ bool somebody_listens(const fs::path& path) {
                   errno == EAGAIN);
 }
 
-std::string find_exposed_socket(const CommandLine& line) {
+std::string find_exposed_socket(const HaproxyLine& line) {
     for (const auto& file : configuration_files(line)) {
         std::ifstream stream(file);
         for (std::string text; std::getline(stream, text);)
@@ -234,7 +234,7 @@ bool is_haproxy(std::string_view base_name) {
 }
 
 Result<Recipe> haproxy_recipe(const Argv& server) {
-    const CommandLine line = parse_command_line(server);
+    const HaproxyLine line = parse_haproxy_line(server);
     bool foreground = false;
     for (const auto& option : line.options) {
         if (option.passes_on())
@@ -263,7 +263,7 @@ Result<Recipe> haproxy_recipe(const Argv& server) {
 }
 
 Argv haproxy_overlap_command(const Argv& start) {
-    const CommandLine line = parse_command_line(start);
+    const HaproxyLine line = parse_haproxy_line(start);
     if (std::ranges::any_of(line.options, [](const Option& option) { return option.starts('x'); }))
         return start;
     const std::string socket = find_exposed_socket(line);

@@ -16,7 +16,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-struct CommandLine {
+struct NginxLine {
     std::string configuration; // -c
     std::string prefix;        // -p
     std::string signal;        // -s
@@ -25,8 +25,8 @@ struct CommandLine {
 };
 
 // Letters can be joined, and a value follows in the same argument or is the next one: `-tg 'daemon off;'`.
-CommandLine parse_command_line(const Argv& argv) {
-    CommandLine line;
+NginxLine parse_nginx_line(const Argv& argv) {
+    NginxLine line;
     for (std::size_t i = 1; i < argv.size(); ++i) {
         if (!argv[i].starts_with("-"))
             continue;
@@ -57,7 +57,7 @@ CommandLine parse_command_line(const Argv& argv) {
 }
 
 // nginx's built-in places differ between distributions; `nginx -V` would tell, but it takes a process.
-fs::path configuration_file(const CommandLine& line) {
+fs::path configuration_file(const NginxLine& line) {
     constexpr std::array prefixes = {"/usr/share/nginx", "/etc/nginx", "/usr/local/nginx"};
     std::vector<fs::path> candidates;
     if (line.configuration.empty())
@@ -158,7 +158,7 @@ bool is_nginx(std::string_view base_name) {
 }
 
 Result<Recipe> nginx_recipe(const Argv& server) {
-    const CommandLine line = parse_command_line(server);
+    const NginxLine line = parse_nginx_line(server);
     if (!line.signal.empty())
         return failure(Exit::usage,
                        fmt::format("'nginx -s {}' only signals a running nginx; give the command that "

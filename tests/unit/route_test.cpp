@@ -14,7 +14,7 @@ namespace {
 using test::in_namespace;
 using test::Rtnl;
 
-constexpr RouteOptions wanted{.mark = 0x10, .mask = 0x10, .table = 1000, .priority = 500};
+constexpr RouteOptions plan{.mark = 0x10, .mask = 0x10, .table = 1000, .priority = 500};
 
 Rule rule(std::uint32_t priority, std::uint32_t mark, std::uint32_t mask, std::uint32_t table) {
     return {.family = AF_INET,
@@ -30,7 +30,7 @@ Rule rule(std::uint32_t priority, std::uint32_t mark, std::uint32_t mask, std::u
 
 // The message, or "" where there is no collision.
 std::string collision(const std::vector<Rule>& rules, const std::vector<Route>& routes = {}) {
-    const auto r = check_collisions(wanted, rules, routes);
+    const auto r = check_collisions(plan, rules, routes);
     if (r)
         return "";
     EXPECT_EQ(r.error().exit, Exit::busy) << r.error().message;
@@ -66,7 +66,7 @@ void add_rule(std::uint8_t family, std::uint32_t priority, std::uint32_t mark, s
 }
 
 TEST(RouteOptions, TheKernelsOwnTablesAndAMarkOfNothingAreRefused) {
-    EXPECT_TRUE(check_options(wanted));
+    EXPECT_TRUE(check_options(plan));
     EXPECT_TRUE(check_options(RouteOptions{}));
     for (const std::uint32_t table : {0U, 253U, 254U, 255U})
         EXPECT_EQ(check_options({.mark = 1, .mask = 1, .table = table, .priority = 1}).error().exit,
@@ -109,7 +109,7 @@ TEST(PolicyRouting, IsThereForItsTimeAndNoLonger) {
     in_namespace([] {
         const Picture before = picture();
         {
-            const auto routing = PolicyRouting::set_up(wanted);
+            const auto routing = PolicyRouting::set_up(plan);
             ASSERT_TRUE(routing) << routing.error().message;
             EXPECT_EQ((*routing)->no_ipv6_because(), "");
             const auto own = find_own_routing();
@@ -157,7 +157,7 @@ TEST(PolicyRouting, WhatADeadOneLeftIsRemovedAndNothingElse) {
         add_rule(AF_INET6, 400, 0x60, RTPROT_STATIC);
         const Picture before = picture();
         // Released: nobody takes it away, as after SIGKILL.
-        const auto* left = PolicyRouting::set_up(wanted)->release();
+        const auto* left = PolicyRouting::set_up(plan)->release();
         const auto* older =
             PolicyRouting::set_up({.mark = 1, .mask = 1, .table = 4000, .priority = 77})->release();
         ASSERT_TRUE(left && older);
@@ -175,7 +175,7 @@ TEST(PolicyRouting, OnACollisionNothingChanges) {
     in_namespace([] {
         add_rule(AF_INET6, 500, 0x77, RTPROT_STATIC); // of the second family: the first must be untouched too
         const Picture before = picture();
-        const auto routing = PolicyRouting::set_up(wanted);
+        const auto routing = PolicyRouting::set_up(plan);
         ASSERT_FALSE(routing);
         EXPECT_EQ(routing.error().exit, Exit::busy) << routing.error().message;
         EXPECT_EQ(picture(), before);
@@ -187,7 +187,7 @@ TEST(PolicyRouting, WithoutIpv6ItIsForIpv4Alone) {
         std::ofstream("/proc/sys/net/ipv6/conf/lo/disable_ipv6") << "1";
         const Picture before = picture();
         {
-            const auto routing = PolicyRouting::set_up(wanted);
+            const auto routing = PolicyRouting::set_up(plan);
             ASSERT_TRUE(routing) << routing.error().message;
             EXPECT_NE((*routing)->no_ipv6_because(), "");
             const auto own = find_own_routing();
@@ -201,7 +201,7 @@ TEST(PolicyRouting, WithoutIpv6ItIsForIpv4Alone) {
 TEST(PolicyRouting, LoThatIsDownIsNamed) {
     in_namespace([] {
         test::set_up("lo", false);
-        const auto routing = PolicyRouting::set_up(wanted);
+        const auto routing = PolicyRouting::set_up(plan);
         ASSERT_FALSE(routing);
         EXPECT_NE(routing.error().message.find("ip link set lo up"), std::string::npos)
             << routing.error().message;
