@@ -51,7 +51,9 @@ private:
 // uid are passed over: anybody may bind an abstract name. One that does not answer within 3 s is
 // listed by its id and (as our PID namespace numbers it) its pid alone.
 Result<std::vector<Peer>> find_peers();
-// Whether the agent with this id lives, in this network namespace.
+// Whether the agent with this id may live, in this network namespace: nobody cleans up after one that does.
+// One that runs as another user counts, though its claims do not; a stranger who takes a dead agent's name
+// keeps what that left, which lets everything pass.
 bool is_alive(std::uint64_t id);
 // The network namespace's inode number, as in /proc/self/ns/net.
 Result<std::uint64_t> network_namespace();

@@ -1,15 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "gate/divert_program.hpp"
 
+#include "base/bpf_maps.hpp"
 #include "base/libbpf_messages.hpp"
 #include "probe/capabilities.hpp"
 
-#include <algorithm>
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <cerrno>
 #include <divert.skel.h>
-#include <fcntl.h>
 #include <fmt/format.h>
 
 namespace syngate {
@@ -51,22 +50,13 @@ Result<std::unique_ptr<DivertProgram>> DivertProgram::load(const DivertOptions& 
     for (const bool ethernet : {true, false})
         for (const int map : {gate.gate_fd(), gate.interfaces_fd()})
             (void)bpf_prog_bind_map(program->tc_program(ethernet), map, nullptr);
-    if (intercepting)
-        if (const auto r = program->attach_to_namespace(); !r)
-            return std::unexpected(r.error());
+    if (intercepting) {
+        auto link = attach_sk_lookup(skeleton->progs.syngate_offer);
+        if (!link)
+            return std::unexpected(link.error());
+        program->link_ = std::move(*link);
+    }
     return program;
-}
-
-Result<void> DivertProgram::attach_to_namespace() {
-    const Fd here(::open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC));
-    if (!here)
-        return system_failure("cannot open this network namespace", errno);
-    link_ = Fd(
-        bpf_link_create(bpf_program__fd(skeleton_->progs.syngate_offer), here.get(), BPF_SK_LOOKUP, nullptr));
-    if (!link_)
-        return system_failure("cannot attach the sk_lookup program that intercepts to this network namespace",
-                              errno, errno == EPERM ? Exit::impossible : Exit::failed);
-    return {};
 }
 
 int DivertProgram::tc_program(bool ethernet) const {
@@ -74,27 +64,11 @@ int DivertProgram::tc_program(bool ethernet) const {
 }
 
 syngate_divert_verdicts DivertProgram::verdicts() const {
-    std::vector<syngate_divert_verdicts> per_cpu(
-        static_cast<std::size_t>(std::max(libbpf_num_possible_cpus(), 1)));
-    const std::uint32_t zero = 0;
-    syngate_divert_verdicts sum{};
-    if (bpf_map_lookup_elem(bpf_map__fd(skeleton_->maps.divert_verdicts), &zero, per_cpu.data()) < 0)
-        return sum;
-    for (const auto& one : per_cpu) {
-#define SYNGATE_ADD(name, verdict, meaning) sum.name += one.name;
-        SYNGATE_DIVERT_REASONS(SYNGATE_ADD)
-#undef SYNGATE_ADD
-    }
-    return sum;
+    return counted_on_all_cpus<syngate_divert_verdicts>(skeleton_->maps.divert_verdicts);
 }
 
 Result<void> DivertProgram::pin(const std::string& directory) {
-    for (bpf_map* map : {skeleton_->maps.divert_verdicts, skeleton_->maps.intercept_listeners}) {
-        const std::string path = directory + "/" + bpf_map__name(map);
-        if (const int r = bpf_map__pin(map, path.c_str()); r < 0)
-            return system_failure(fmt::format("cannot pin {}", path), -r);
-    }
-    return {};
+    return pin_maps({skeleton_->maps.divert_verdicts, skeleton_->maps.intercept_listeners}, directory);
 }
 
 } // namespace syngate

@@ -39,7 +39,6 @@ public:
 
 private:
     explicit DivertProgram(::divert* skeleton) : skeleton_(skeleton) {}
-    Result<void> attach_to_namespace();
 
     ::divert* skeleton_;
     Fd link_; // detaches with this process, however it ends

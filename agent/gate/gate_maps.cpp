@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "gate/gate_maps.hpp"
 
+#include "base/bpf_maps.hpp"
 #include "base/libbpf_messages.hpp"
 #include "probe/capabilities.hpp"
 
@@ -13,7 +14,6 @@
 #include <fmt/ranges.h>
 #include <gate.skel.h>
 #include <numeric>
-#include <sys/mman.h>
 #include <unistd.h>
 
 namespace syngate {
@@ -53,8 +53,7 @@ struct GateMaps::Ring {
 GateMaps::GateMaps() = default;
 
 GateMaps::~GateMaps() {
-    if (word_)
-        munmap(word_, page);
+    unmap_entry(word_, sizeof(*word_));
     ring_.reset();
     gate__destroy(skeleton_);
 }
@@ -93,10 +92,9 @@ Result<std::unique_ptr<GateMaps>> GateMaps::load(std::uint64_t owner_id, std::si
     if (gate__load(maps->skeleton_) != 0)
         return failed("load the gate's BPF programs");
 
-    void* word = mmap(nullptr, page, PROT_READ | PROT_WRITE, MAP_SHARED, bpf_map__fd(skeleton.maps.gate), 0);
-    if (word == MAP_FAILED)
+    maps->word_ = static_cast<syngate_gate*>(map_entry(skeleton.maps.gate, sizeof(syngate_gate)));
+    if (!maps->word_)
         return failed("map the gate's state");
-    maps->word_ = static_cast<syngate_gate*>(word);
     maps->word_->abi_version = SYNGATE_ABI_VERSION;
     maps->word_->owner_pid = static_cast<std::uint32_t>(getpid());
     maps->word_->owner_id = owner_id;
@@ -222,18 +220,7 @@ std::optional<syngate_interface> GateMaps::remove_interface(std::uint32_t ifinde
 }
 
 syngate_verdicts GateMaps::verdicts() const {
-    const int cpus = libbpf_num_possible_cpus();
-    std::vector<syngate_verdicts> per_cpu(static_cast<std::size_t>(std::max(cpus, 1)));
-    const std::uint32_t zero = 0;
-    syngate_verdicts sum{};
-    if (bpf_map_lookup_elem(bpf_map__fd(skeleton_->maps.verdicts), &zero, per_cpu.data()) < 0)
-        return sum;
-    for (const auto& one : per_cpu) {
-#define SYNGATE_ADD(name, verdict, meaning) sum.name += one.name;
-        SYNGATE_REASONS(SYNGATE_ADD)
-#undef SYNGATE_ADD
-    }
-    return sum;
+    return counted_on_all_cpus<syngate_verdicts>(skeleton_->maps.verdicts);
 }
 
 void GateMaps::consume(
@@ -251,15 +238,10 @@ int GateMaps::ring_fd() const {
 }
 
 Result<void> GateMaps::pin(const std::string& directory) {
-    bpf_map* const shown[] = {
-        skeleton_->maps.gate,       skeleton_->maps.ports,           skeleton_->maps.verdicts,
-        skeleton_->maps.interfaces, skeleton_->maps.local_addresses, skeleton_->maps.intercepts};
-    for (bpf_map* map : shown) {
-        const std::string path = directory + "/" + bpf_map__name(map);
-        if (const int r = bpf_map__pin(map, path.c_str()); r < 0)
-            return system_failure(fmt::format("cannot pin {}", path), -r);
-    }
-    return {};
+    const auto& maps = skeleton_->maps;
+    return pin_maps(
+        {maps.gate, maps.ports, maps.verdicts, maps.interfaces, maps.local_addresses, maps.intercepts},
+        directory);
 }
 
 } // namespace syngate

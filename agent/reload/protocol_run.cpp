@@ -11,7 +11,7 @@ namespace {
 
 // In the window clients wait; before it nobody does.
 constexpr auto in_window = std::chrono::microseconds(200);
-constexpr auto at_leisure = std::chrono::milliseconds(2);
+constexpr auto at_leisure = std::chrono::milliseconds(5);
 // A server of which nothing is known may bind its second port long after its first.
 constexpr auto unknown_settle = std::chrono::seconds(2);
 

@@ -16,6 +16,7 @@
 #include <string_view>
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -200,6 +201,9 @@ struct Children::Impl {
         if (error)
             return cannot_start(argv.front(), error);
         ours[pid].reset();
+        if (options.niceness != 0)
+            setpriority(PRIO_PROCESS, static_cast<id_t>(pid),
+                        getpriority(PRIO_PROCESS, 0) + options.niceness);
         return pid;
     }
 

@@ -16,6 +16,10 @@
 namespace syngate {
 namespace {
 
+// A check takes as much of the processors as a start does, and nobody waits for it: the server that serves
+// meanwhile comes first.
+constexpr int check_niceness = 10;
+
 class SupervisedServer final : public Server {
 public:
     SupervisedServer(Children& children, Sockets& sockets, Recipe recipe, PortSet backing)
@@ -29,8 +33,10 @@ public:
         const auto given = next_port();
         if (!given)
             return std::unexpected(given.error());
+        SpawnOptions options = environment(*given);
+        options.niceness = check_niceness;
         const auto finished =
-            children_.run(with_backing_port(recipe_.check, *given), deadline, environment(*given), cancelled);
+            children_.run(with_backing_port(recipe_.check, *given), deadline, options, cancelled);
         if (!finished)
             return std::unexpected(finished.error());
         if (!finished->status.signalled && finished->status.value == 0)

@@ -1,23 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "steer/steer_maps.hpp"
 
+#include "base/bpf_maps.hpp"
 #include "base/libbpf_messages.hpp"
 
 #include <algorithm>
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <cerrno>
-#include <fcntl.h>
 #include <fmt/format.h>
 #include <steer.skel.h>
-#include <sys/mman.h>
 #include <unistd.h>
-#include <vector>
 
 namespace syngate {
 namespace {
-
-constexpr std::size_t page = 4096;
 
 syngate_steer_key key_of(std::uint32_t generation, const ListenAddress& at) {
     syngate_steer_key key{};
@@ -35,8 +31,7 @@ syngate_steer_key key_of(std::uint32_t generation, const ListenAddress& at) {
 } // namespace
 
 SteerMaps::~SteerMaps() {
-    if (word_)
-        munmap(word_, page);
+    unmap_entry(word_, sizeof(*word_));
     steer__destroy(skeleton_);
 }
 
@@ -51,11 +46,9 @@ Result<std::unique_ptr<SteerMaps>> SteerMaps::load(std::uint64_t owner_id) {
     maps->skeleton_ = steer__open_and_load();
     if (!maps->skeleton_)
         return failed("load the steering's BPF programs");
-    void* word =
-        mmap(nullptr, page, PROT_READ | PROT_WRITE, MAP_SHARED, bpf_map__fd(maps->skeleton_->maps.steer), 0);
-    if (word == MAP_FAILED)
+    maps->word_ = static_cast<syngate_steer*>(map_entry(maps->skeleton_->maps.steer, sizeof(syngate_steer)));
+    if (!maps->word_)
         return failed("map the steering's state");
-    maps->word_ = static_cast<syngate_steer*>(word);
     maps->word_->abi_version = SYNGATE_ABI_VERSION;
     maps->word_->owner_pid = static_cast<std::uint32_t>(getpid());
     maps->word_->owner_id = owner_id;
@@ -63,14 +56,7 @@ Result<std::unique_ptr<SteerMaps>> SteerMaps::load(std::uint64_t owner_id) {
 }
 
 Result<Fd> SteerMaps::attach() const {
-    const Fd here(open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC));
-    if (!here)
-        return system_failure("cannot open /proc/self/ns/net", errno);
-    Fd link(bpf_link_create(lookup_program(), here.get(), BPF_SK_LOOKUP, nullptr));
-    if (!link)
-        return system_failure("cannot attach an sk_lookup program to this network namespace", errno,
-                              Exit::impossible);
-    return link;
+    return attach_sk_lookup(skeleton_->progs.syngate_steer);
 }
 
 int SteerMaps::lookup_program() const {
@@ -121,29 +107,12 @@ void SteerMaps::activate(std::uint32_t generation) {
 }
 
 syngate_steer_verdicts SteerMaps::verdicts() const {
-    std::vector<syngate_steer_verdicts> per_cpu(
-        static_cast<std::size_t>(std::max(libbpf_num_possible_cpus(), 1)));
-    const std::uint32_t zero = 0;
-    syngate_steer_verdicts sum{};
-    if (bpf_map_lookup_elem(bpf_map__fd(skeleton_->maps.steer_verdicts), &zero, per_cpu.data()) < 0)
-        return sum;
-    for (const auto& one : per_cpu) {
-#define SYNGATE_ADD(name, meaning) sum.name += one.name;
-        SYNGATE_STEER_REASONS(SYNGATE_ADD)
-#undef SYNGATE_ADD
-    }
-    return sum;
+    return counted_on_all_cpus<syngate_steer_verdicts>(skeleton_->maps.steer_verdicts);
 }
 
 Result<void> SteerMaps::pin(const std::string& directory) {
-    bpf_map* const shown[] = {skeleton_->maps.steer, skeleton_->maps.steer_rules, skeleton_->maps.sockets,
-                              skeleton_->maps.steer_verdicts};
-    for (bpf_map* map : shown) {
-        const std::string path = directory + "/" + bpf_map__name(map);
-        if (const int r = bpf_map__pin(map, path.c_str()); r < 0)
-            return system_failure(fmt::format("cannot pin {}", path), -r);
-    }
-    return {};
+    const auto& maps = skeleton_->maps;
+    return pin_maps({maps.steer, maps.steer_rules, maps.sockets, maps.steer_verdicts}, directory);
 }
 
 } // namespace syngate

@@ -57,6 +57,10 @@ Duration duration_of_reloads() {
     return std::chrono::seconds(seconds > 0 ? seconds : 60);
 }
 
+std::string Measured::why_not() const {
+    return fmt::format("no time was judged: the client itself was up to {:.0f} ms late", lateness_ms());
+}
+
 Measured Acceptance::measure(const Swaps& swaps) {
     Measured measured;
     Agent agent({.server = swaps.server, .options = swaps.options});

@@ -30,6 +30,7 @@ struct Measured {
     // Latencies count from the intended start, so that a client that is late itself measures the machine.
     [[nodiscard]] double lateness_ms() const { return load.report["max_lateness_ms"].get<double>(); }
     [[nodiscard]] bool is_measured() const { return lateness_ms() <= 50; }
+    [[nodiscard]] std::string why_not() const;
     [[nodiscard]] double slowest_ms() const { return load.latency_ms("max"); }
 };
 

@@ -7,35 +7,30 @@ namespace syngate::live {
 using namespace std::chrono_literals;
 
 TEST_F(Acceptance, HaproxyReloadEverySecond) {
-    const auto m = measure({.server = {"haproxy", "-f", write_file("haproxy.cfg", haproxy_config())},
-                            .options = {"--policy", "hold"}});
+    const auto m = measure({.server = haproxy(), .options = {"--policy", "hold"}});
     if (!m.is_measured())
-        GTEST_SKIP() << "no time was judged: the client itself was up to " << m.lateness_ms() << " ms late";
+        GTEST_SKIP() << m.why_not();
     EXPECT_LE(m.slowest_ms(), 500);
     EXPECT_LE(m.median_window_ms, 5);
 }
 
+struct EachServer : Acceptance, testing::WithParamInterface<const char*> {};
+
 // Nobody waits longer than the server was down, but for what it takes to serve those who waited.
-TEST_F(Acceptance, HaproxyRestartEveryOtherSecond) {
-    const auto m = measure({.server = {"haproxy", "-f", write_file("haproxy.cfg", haproxy_config())},
-                            .options = {"--policy", "hold"},
-                            .verb = "restart",
-                            .period = 2s,
-                            .in_all = duration_of_reloads() / 2});
+TEST_P(EachServer, RestartEveryOtherSecond) {
+    const bool nginx = GetParam() == std::string("nginx");
+    const auto m =
+        measure({.server = nginx ? nginx_argv(write_file("nginx.conf", nginx_config())) : haproxy(),
+                 .options = {"--policy", "hold"},
+                 .verb = "restart",
+                 .period = 2s,
+                 .in_all = duration_of_reloads() / 2});
     if (!m.is_measured())
-        GTEST_SKIP() << "no time was judged: the client itself was up to " << m.lateness_ms() << " ms late";
+        GTEST_SKIP() << m.why_not();
     EXPECT_LE(m.slowest_ms(), m.longest_window_ms + 50);
 }
 
-TEST_F(Acceptance, NginxRestartEveryOtherSecond) {
-    const auto m = measure({.server = nginx_argv(write_file("nginx.conf", nginx_config())),
-                            .options = {"--policy", "hold"},
-                            .verb = "restart",
-                            .period = 2s,
-                            .in_all = duration_of_reloads() / 2});
-    if (!m.is_measured())
-        GTEST_SKIP() << "no time was judged: the client itself was up to " << m.lateness_ms() << " ms late";
-    EXPECT_LE(m.slowest_ms(), m.longest_window_ms + 50);
-}
+INSTANTIATE_TEST_SUITE_P(, EachServer, testing::Values("haproxy", "nginx"),
+                         [](const auto& tested) { return std::string(tested.param); });
 
 } // namespace syngate::live

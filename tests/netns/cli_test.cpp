@@ -38,18 +38,6 @@ struct LeavesNothing {
     }
 };
 
-Argv running(const Argv& options, const Argv& server) {
-    Argv all{"run"};
-    all.insert(all.end(), options.begin(), options.end());
-    all.emplace_back("--");
-    all.insert(all.end(), server.begin(), server.end());
-    return all;
-}
-
-Argv haproxy(const HaproxyConfig& config = {.ports = {port}}) {
-    return haproxy_argv(write_file("haproxy.cfg", haproxy_config(config)));
-}
-
 std::string page() {
     return run({"/usr/bin/python3", "-c",
                 "import urllib.request as u\n"

@@ -43,7 +43,7 @@ Argv haproxy_behind(const Argv& options) {
     Argv all{"run"};
     all.insert(all.end(), options.begin(), options.end());
     all.emplace_back("--");
-    const auto server = haproxy_argv(write_file("haproxy.cfg", haproxy_config({.ports = {port}})));
+    const auto server = live::haproxy({.ports = {port}});
     all.insert(all.end(), server.begin(), server.end());
     return all;
 }

@@ -26,18 +26,6 @@ using namespace std::chrono_literals;
 constexpr std::uint16_t port = 8080;
 constexpr std::uint16_t other_port = 8081;
 
-Argv running(const Argv& options, const Argv& server) {
-    Argv all{"run"};
-    all.insert(all.end(), options.begin(), options.end());
-    all.emplace_back("--");
-    all.insert(all.end(), server.begin(), server.end());
-    return all;
-}
-
-Argv haproxy(const HaproxyConfig& config = {}) {
-    return haproxy_argv(write_file("haproxy.cfg", haproxy_config(config)));
-}
-
 std::vector<std::string> both_families() {
     return {fmt::format("{}:{}", ClientHost::server_v4, port),
             fmt::format("[{}]:{}", ClientHost::server_v6, port)};
@@ -216,7 +204,10 @@ TEST_F(Flip, AnAgentThatIsKilledInAReloadLeavesTheKernelsOwnRules) {
         EXPECT_EQ(knock(hosts.client, v4), Reply::connected);
         EXPECT_EQ(knock(hosts.client, v6), Reply::connected);
         const auto result = load.finish();
-        EXPECT_EQ(result.failed(), 0U) << to_us(after) << result.report.dump(2);
+        // Killed just when the old server closes its sockets, the agent leaves what HAProxy has by itself:
+        // connections that the kernel gives to them until then are reset.
+        EXPECT_LE(result.failed(), 3U) << to_us(after) << result.report.dump(2);
+        EXPECT_EQ(result.failed(), result.outcome("reset")) << to_us(after) << result.report.dump(2);
     }
     EXPECT_EQ(cli({"cleanup"}).status, (ExitStatus{0, 0}));
     EXPECT_TRUE(wait_until([&] { return traces() == before; })) << testing::PrintToString(traces());

@@ -83,7 +83,7 @@ bool is_fresh_bpffs(const std::string& directory) {
 
 TEST(Servers, HaproxyServesBothFamilies) {
     const ClientHost hosts;
-    const auto server = start_server(haproxy_argv(write_file("haproxy.cfg", haproxy_config())), {port});
+    const auto server = start_server(haproxy(), {port});
     expect_served(hosts);
 }
 
@@ -250,7 +250,7 @@ TEST(Processes, TellOutputStatusAndDeadline) {
 // Not a test: what syngate-load reaches here, to be run alone on a quiet machine.
 TEST(Measure, DISABLED_RateOfTheLoadClient) {
     const ClientHost hosts;
-    const auto server = start_server(haproxy_argv(write_file("haproxy.cfg", haproxy_config())), {port});
+    const auto server = start_server(haproxy(), {port});
     for (const double rate : {1000, 3000, 5000, 10000, 15000, 20000, 25000, 30000}) {
         const auto load = run_load(hosts.client, {.to = {both_families()[0]}, .rate = rate}, "5s");
         fmt::print("{:6.0f}/s wanted {:6.0f}/s achieved, failed {}, p50 {:.3f} p99 {:.3f} p99.9 {:.3f} max "

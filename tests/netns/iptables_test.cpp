@@ -93,7 +93,7 @@ TEST_P(Iptables, AnAgentWithAnOpenGateHasNoRules) {
     Argv run{"run"};
     const auto options = how({"--"});
     run.insert(run.end(), options.begin(), options.end());
-    const auto haproxy = haproxy_argv(write_file("haproxy.cfg", haproxy_config({.ports = {port}})));
+    const auto haproxy = live::haproxy({.ports = {port}});
     run.insert(run.end(), haproxy.begin(), haproxy.end());
     Agent agent(run, by());
     EXPECT_EQ(all_rules(), before);

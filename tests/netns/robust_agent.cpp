@@ -130,6 +130,14 @@ Argv syngate(const Argv& arguments) {
     return argv;
 }
 
+Argv running(const Argv& options, const Argv& server) {
+    Argv all{"run"};
+    all.insert(all.end(), options.begin(), options.end());
+    all.emplace_back("--");
+    all.insert(all.end(), server.begin(), server.end());
+    return all;
+}
+
 RunResult cli(const Argv& arguments, const SpawnOptions& options) {
     return run(syngate(arguments), options);
 }

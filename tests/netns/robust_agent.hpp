@@ -15,6 +15,8 @@ namespace syngate::live::robust {
 
 // {"status", "--json"} with the program before it.
 Argv syngate(const Argv& arguments);
+// {"run", options..., "--", server...}
+Argv running(const Argv& options, const Argv& server);
 // Runs it to its end.
 RunResult cli(const Argv& arguments, const SpawnOptions& options = {});
 

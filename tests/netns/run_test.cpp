@@ -17,18 +17,6 @@ using namespace std::chrono_literals;
 constexpr std::uint16_t port = 8080;
 constexpr auto nobody = "65534";
 
-Argv running(const Argv& options, const Argv& server) {
-    Argv all{"run"};
-    all.insert(all.end(), options.begin(), options.end());
-    all.emplace_back("--");
-    all.insert(all.end(), server.begin(), server.end());
-    return all;
-}
-
-Argv haproxy(const char* body = "ok\n") {
-    return haproxy_argv(write_file("haproxy.cfg", haproxy_config({.ports = {port}, .body = body})));
-}
-
 // A check that takes as long as the file "slow" is there.
 std::string slow_check() {
     const auto path =

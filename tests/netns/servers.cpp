@@ -79,6 +79,10 @@ Argv haproxy_argv(const std::string& config_path) {
     return {"haproxy", "-db", "-f", config_path};
 }
 
+Argv haproxy(const HaproxyConfig& config) {
+    return haproxy_argv(write_file("haproxy.cfg", haproxy_config(config)));
+}
+
 std::string nginx_config(const NginxConfig& config) {
     const auto prefix = scratch() + "/" + config.prefix;
     std::filesystem::create_directories(prefix);

@@ -30,6 +30,8 @@ struct HaproxyConfig {
 std::string haproxy_config(const HaproxyConfig& config = {});
 // In the foreground without a master: SIGUSR1 lets it finish, SIGTERM ends it at once.
 Argv haproxy_argv(const std::string& config_path);
+// The same of "haproxy.cfg", which it writes.
+Argv haproxy(const HaproxyConfig& config = {});
 
 struct NginxConfig {
     Ports ports = {8080};

@@ -379,8 +379,10 @@ TEST_F(Agents, StrangersArePassedOver) {
     const auto claim = ours->claim({80});
     EXPECT_TRUE(claim) << claim.error().message;
     EXPECT_EQ(find_peers()->size(), 1U);
-    EXPECT_FALSE(is_alive(1));
-    EXPECT_FALSE(is_alive(3));
+    // It may be an agent of another user: nobody cleans up after it.
+    EXPECT_TRUE(is_alive(1));
+    EXPECT_TRUE(is_alive(3));
+    EXPECT_FALSE(is_alive(4));
 }
 
 } // namespace

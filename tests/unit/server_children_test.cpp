@@ -2,6 +2,8 @@
 #include "server_test_support.hpp"
 
 #include <csignal>
+#include <fmt/format.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 
 namespace syngate {
@@ -104,6 +106,14 @@ TEST_F(ChildrenTest, StartWithDefaultSignalsTheirOwnGroupAndTheGivenEnvironment)
     EXPECT_EQ(ignored & ~(std::uint64_t{3} << 31), 0U);
     EXPECT_EQ(group, pid);
     EXPECT_EQ(words, "new more");
+}
+
+TEST_F(ChildrenTest, TakesNoMoreOfTheProcessorsThanItsNiceness) {
+    SpawnOptions options;
+    options.niceness = 7;
+    // It is given while the program starts.
+    const auto nice = fmt::format("until [ $(nice) = {} ]; do :; done", getpriority(PRIO_PROCESS, 0) + 7);
+    EXPECT_EQ(children->run(shell(nice), soon(), options)->status.as_exit_code(), 0);
 }
 
 TEST_F(ChildrenTest, OutputIsStandardOutputAndErrorAndItsTailIsKept) {
