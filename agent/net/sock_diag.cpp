@@ -166,12 +166,13 @@ public:
         return pending;
     }
 
-    Result<std::size_t> connected(const PortSet& local_ports) override {
+    Result<std::size_t> connected(const PortSet& local_ports, const std::set<std::uint32_t>* among) override {
         std::size_t count = 0;
         const auto done = dump(
             state_bit(TCP_ESTABLISHED) | state_bit(TCP_CLOSE_WAIT) | state_bit(TCP_FIN_WAIT1) |
                 state_bit(TCP_FIN_WAIT2),
-            &local_ports, [&] { count = 0; }, [&](const inet_diag_msg&) { ++count; });
+            &local_ports, [&] { count = 0; },
+            [&](const inet_diag_msg& socket) { count += !among || among->contains(socket.idiag_inode); });
         if (!done)
             return std::unexpected(done.error());
         return count;

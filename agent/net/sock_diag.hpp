@@ -45,8 +45,10 @@ public:
     virtual ~Sockets() = default;
     virtual Result<std::vector<Listener>> listeners() = 0;
     virtual Result<std::vector<HalfOpen>> half_open(const PortSet& local_ports) = 0;
-    // Connections in ESTABLISHED, CLOSE_WAIT or FIN_WAIT whose local port is one of these.
-    virtual Result<std::size_t> connected(const PortSet& local_ports) = 0;
+    // Connections in ESTABLISHED, CLOSE_WAIT or FIN_WAIT whose local port is one of these. `among`: only
+    // those with one of these inodes; nullptr: all.
+    virtual Result<std::size_t> connected(const PortSet& local_ports,
+                                          const std::set<std::uint32_t>* among) = 0;
     // Of these listeners (by cookie), which listen on these ports. Half-open connections older than
     // `handshake` do not count. Here by half_open() and listeners().
     virtual Result<Pending> pending(const PortSet& local_ports, const std::set<std::uint64_t>& listeners,

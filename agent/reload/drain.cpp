@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "reload/drain.hpp"
 
+#include <algorithm>
 #include <utility>
 
 namespace syngate {
@@ -32,9 +33,15 @@ Result<DrainReport> drain(Loop& loop, Sockets& sockets, const PortSet& ports,
         return std::unexpected(pending.error());
     report.left = pending->half_open + pending->queued;
 
+    const auto open = [&] {
+        if (!options.finishing)
+            return sockets.connected(ports, nullptr).value_or(0);
+        const auto its = options.finishing();
+        return sockets.connected(ports, its ? &*its : nullptr).value_or(0);
+    };
     if (options.finish > Duration::zero())
-        loop.run_until([&] { return sockets.connected(ports).value_or(0) == 0 || options.cancelled(); },
-                       Clock::now() + options.finish, finish_look_every);
+        loop.run_until([&] { return open() == 0 || options.cancelled(); }, Clock::now() + options.finish,
+                       std::max<Duration>(finish_look_every, options.look_every));
     return report;
 }
 

@@ -18,6 +18,9 @@ struct DrainOptions {
     // How long open connections may go on before a server that does not let them finish is stopped; 0: not at
     // all.
     Duration finish = Duration::zero();
+    // Whose open connections those are: the sockets (inodes) of the server that will be stopped. Empty, or an
+    // error: all on these ports.
+    std::function<Result<std::set<std::uint32_t>>()> finishing = {};
     // Clients wait at a closed gate: as often as a look costs little against the wait for a reply.
     Duration look_every = std::chrono::microseconds(200);
     std::function<bool()> cancelled = [] { return false; };

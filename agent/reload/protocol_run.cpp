@@ -133,8 +133,12 @@ Result<void> Protocol::Run::drain_old(const PortSet& ports, const std::set<std::
     };
     if (!finish)
         options.finish = Duration::zero();
-    if (flipped_) // nobody waits
+    if (flipped_) { // nobody waits, and the new server has connections to the same ports
         options.look_every = at_leisure;
+        options.finishing = [this] { return p_.server_.sockets(*p_.current_); };
+        if (options.finish > Duration::zero() && p_.server_.sockets(*p_.current_))
+            options.finish = std::max(options.finish, p_.options_.swap_timeout);
+    }
     auto report = drain(p_.loop_, p_.sockets_, ports, listeners, options);
     if (report) {
         outcome_.half_open = report->half_open;

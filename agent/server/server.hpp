@@ -35,6 +35,8 @@ public:
     virtual Result<std::vector<Listener>> listeners(Generation generation) = 0;
     // Which process of the generation holds which listening sockets (inodes).
     virtual Result<std::map<pid_t, std::set<std::uint32_t>>> holders(Generation generation) = 0;
+    // Every socket that a process of the generation holds (inodes).
+    virtual Result<std::set<std::uint32_t>> sockets(Generation generation) = 0;
     // Whether it is through with starting: it would understand recipe().release_signal now. One that is told
     // earlier may die of it.
     [[nodiscard]] virtual bool is_ready(Generation) { return true; }

@@ -101,6 +101,10 @@ public:
         return held;
     }
 
+    Result<std::set<std::uint32_t>> sockets(Generation generation) override {
+        return socket_inodes(process_tree(generation));
+    }
+
     [[nodiscard]] bool is_ready(Generation generation) override {
         if (!recipe_.graceful)
             return true; // dies of the signal at any time

@@ -150,10 +150,15 @@ TEST(SockDiag, ConnectedCountsBothFamiliesAndBothWaysToEnd) {
                 kept.push_back(std::move(server));
             }
         }
-        EXPECT_EQ(*sockets->connected({80}), 6U);
-        EXPECT_EQ(*sockets->connected({81}), 0U);
+        EXPECT_EQ(*sockets->connected({80}, nullptr), 6U);
+        EXPECT_EQ(*sockets->connected({81}, nullptr), 0U);
+        struct stat one {};
+        ASSERT_EQ(::fstat(kept.back().get(), &one), 0);
+        const std::set<std::uint32_t> its{static_cast<std::uint32_t>(one.st_ino)}, none;
+        EXPECT_EQ(*sockets->connected({80}, &its), 1U);
+        EXPECT_EQ(*sockets->connected({80}, &none), 0U);
         kept.clear();
-        EXPECT_EQ(*sockets->connected({80}), 0U);
+        EXPECT_EQ(*sockets->connected({80}, nullptr), 0U);
     });
 }
 
@@ -177,7 +182,7 @@ TEST(SockDiag, EachSetOfPortsIsFilteredExactly) {
                                      PortSet{1010, 1011, 1012}, PortSet{1, 1012, 65535}, many, most}) {
             const auto expected =
                 std::ranges::count_if(open_ports, [&](auto p) { return ports.contains(p); });
-            const auto count = sockets->connected(ports);
+            const auto count = sockets->connected(ports, nullptr);
             ASSERT_TRUE(count) << count.error().message;
             EXPECT_EQ(*count, static_cast<std::size_t>(expected)) << format_ports(ports);
         }

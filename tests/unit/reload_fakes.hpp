@@ -167,10 +167,10 @@ public:
         std::erase_if(found, [&](const HalfOpen& h) { return !ports.contains(h.port); });
         return found;
     }
-    Result<std::size_t> connected(const PortSet&) override {
+    Result<std::size_t> connected(const PortSet&, const std::set<std::uint32_t>* among) override {
         world_.look();
         ++world_.connected_asked;
-        return world_.connected;
+        return among ? among->size() : world_.connected;
     }
 
     bool broken = false;
@@ -259,6 +259,10 @@ public:
             held[generation].insert(listener.inode);
         return held;
     }
+    Result<std::set<std::uint32_t>> sockets(Generation) override {
+        world_.look();
+        return connections;
+    }
     [[nodiscard]] bool is_ready(Generation) override {
         world_.look();
         return ready;
@@ -284,6 +288,7 @@ public:
     PortSet ports = {80};
     bool bad_configuration = false;
     bool cannot_start = false;
+    std::set<std::uint32_t> connections; // inodes, of whichever generation is asked
     bool ready = true;
     bool broken = false;
     std::optional<std::map<pid_t, std::set<std::uint32_t>>> workers;

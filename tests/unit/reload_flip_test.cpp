@@ -334,6 +334,25 @@ TEST_F(BlueGreenTest, TheNewServerComesUpBesideTheOldOneAndThePortFollows) {
     EXPECT_EQ(protocol->current(), 103);
 }
 
+TEST_F(BlueGreenTest, ConnectionsOfTheOldServerFinishAndThoseOfTheNewOneAreNotWaitedFor) {
+    server.how.graceful = false;
+    options.drain.finish = 1ms;
+    options.swap_timeout = 30s;
+    protocol.emplace(*loop, gate, sockets, server, options);
+    ASSERT_TRUE(protocol->start().ok());
+    world.connected = 3; // on the port, of either
+    server.connections = {17, 18};
+    world.later(20, [this] { server.connections.clear(); });
+    const auto ends = server.on_tell;
+    server.on_tell = [&](Generation g, int signal) {
+        EXPECT_TRUE(server.connections.empty());
+        ends(g, signal);
+    };
+    const Time began = Clock::now();
+    EXPECT_TRUE(protocol->reload().ok());
+    EXPECT_LT(Clock::now() - began, 20s);
+}
+
 TEST_F(BlueGreenTest, AllSocketsOfTheNewServerAreWaitedFor) {
     Source second;
     server.on_start = [&](Generation g) {
