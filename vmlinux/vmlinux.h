@@ -3,8 +3,6 @@
 #ifndef __VMLINUX_H__
 #define __VMLINUX_H__
 
-#pragma clang attribute push (__attribute__((preserve_access_index)), apply_to = record)
-
 typedef signed char __s8;
 
 typedef unsigned char __u8;
@@ -307,7 +305,5 @@ struct bpf_fib_lookup {
 		};
 	};
 };
-
-#pragma clang attribute pop
 
 #endif

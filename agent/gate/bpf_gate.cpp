@@ -150,8 +150,13 @@ private:
             if (replayer && (*replayer)->probe(loopback_ifindex))
                 replayer_ = std::move(*replayer);
         }
-        const auto intercepts = options_.divert ? options_.divert->intercepts : std::vector<Intercept>();
-        auto maps = GateMaps::load(options_.owner_id, options_.park_memory, replayer_ != nullptr, intercepts);
+        GateMaps::Plan plan{.owner_id = options_.owner_id,
+                            .park_memory = options_.park_memory,
+                            .can_hold = replayer_ != nullptr,
+                            .for_xdp = options_.hook == Hook::xdp};
+        if (options_.divert)
+            plan.intercepts = options_.divert->intercepts;
+        auto maps = GateMaps::load(plan);
         if (!maps)
             return std::unexpected(maps.error());
         maps_ = std::move(*maps);

@@ -58,8 +58,7 @@ GateMaps::~GateMaps() {
     gate__destroy(skeleton_);
 }
 
-Result<std::unique_ptr<GateMaps>> GateMaps::load(std::uint64_t owner_id, std::size_t park_memory,
-                                                 bool can_hold, const std::vector<Intercept>& intercepts) {
+Result<std::unique_ptr<GateMaps>> GateMaps::load(const Plan& plan) {
     std::unique_ptr<GateMaps> maps(new GateMaps);
     const LibbpfMessages messages;
     const auto capabilities = effective_capabilities();
@@ -80,14 +79,15 @@ Result<std::unique_ptr<GateMaps>> GateMaps::load(std::uint64_t owner_id, std::si
     if (!maps->skeleton_)
         return failed("open the gate's BPF object");
     auto& skeleton = *maps->skeleton_;
-    skeleton.rodata->can_hold = can_hold;
+    skeleton.rodata->can_hold = plan.can_hold;
     skeleton.rodata->xdp_reads_directly = perfmon;
-    if (!perfmon && !can_hold) // older than the helper that would copy
+    // Without both, this kernel is older than the helper that would copy.
+    if (!plan.for_xdp || (!perfmon && !plan.can_hold))
         bpf_program__set_autoload(skeleton.progs.syngate_xdp, false);
-    skeleton.rodata->intercepting = !intercepts.empty();
-    maps->park_memory_ = can_hold ? std::bit_ceil(std::max(park_memory, page)) : page;
+    skeleton.rodata->intercepting = !plan.intercepts.empty();
+    maps->park_memory_ = plan.can_hold ? std::bit_ceil(std::max(plan.park_memory, page)) : page;
     bpf_map__set_max_entries(skeleton.maps.parked, static_cast<std::uint32_t>(maps->park_memory_));
-    if (!can_hold)
+    if (!plan.can_hold)
         bpf_map__set_autocreate(skeleton.maps.parked, false);
     if (gate__load(maps->skeleton_) != 0)
         return failed("load the gate's BPF programs");
@@ -97,16 +97,16 @@ Result<std::unique_ptr<GateMaps>> GateMaps::load(std::uint64_t owner_id, std::si
         return failed("map the gate's state");
     maps->word_->abi_version = SYNGATE_ABI_VERSION;
     maps->word_->owner_pid = static_cast<std::uint32_t>(getpid());
-    maps->word_->owner_id = owner_id;
+    maps->word_->owner_id = plan.owner_id;
 
     maps->ring_ = std::make_unique<Ring>();
-    if (can_hold) {
+    if (plan.can_hold) {
         maps->ring_->buffer =
             ring_buffer__new(bpf_map__fd(skeleton.maps.parked), Ring::consume, maps->ring_.get(), nullptr);
         if (!maps->ring_->buffer)
             return failed("map the park memory");
     }
-    if (const auto r = maps->set_intercepts(intercepts); !r)
+    if (const auto r = maps->set_intercepts(plan.intercepts); !r)
         return std::unexpected(r.error());
     return maps;
 }

@@ -22,10 +22,15 @@ namespace syngate {
 
 class GateMaps {
 public:
-    // park_memory in bytes, rounded up to a power of two of pages. can_hold false: the ring buffer stays
-    // a page and the programs do without it. Exit::impossible names the missing capabilities.
-    static Result<std::unique_ptr<GateMaps>> load(std::uint64_t owner_id, std::size_t park_memory,
-                                                  bool can_hold, const std::vector<Intercept>& intercepts);
+    struct Plan {
+        std::uint64_t owner_id = 0;
+        std::size_t park_memory = 0; // bytes, rounded up to a power of two of pages
+        bool can_hold = false;       // false: the ring buffer stays a page and the programs do without it
+        bool for_xdp = false;        // false: xdp_program() is not loaded
+        std::vector<Intercept> intercepts = {};
+    };
+    // Exit::impossible names the missing capabilities.
+    static Result<std::unique_ptr<GateMaps>> load(const Plan& plan);
     ~GateMaps();
 
     [[nodiscard]] int tc_program(bool ethernet) const;

@@ -105,8 +105,17 @@ DiagSocket socket_in(const nlmsghdr& message) {
 
 class SockDiag final : public Sockets {
 public:
-    SockDiag(Netlink netlink, std::unique_ptr<ListenQueues> queues)
-        : netlink_(std::move(netlink)), queues_(std::move(queues)) {}
+    explicit SockDiag(Netlink netlink) : netlink_(std::move(netlink)) {}
+
+    void prepare() override {
+        if (std::exchange(prepared_, true))
+            return;
+        auto queues = ListenQueues::load();
+        if (queues)
+            queues_ = std::move(*queues);
+        else
+            spdlog::debug("{}; the drain walks the table of all connections instead", queues.error().message);
+    }
 
     Result<std::vector<Listener>> listeners() override {
         std::vector<Listener> found;
@@ -146,6 +155,7 @@ public:
 
     Result<Pending> pending(const PortSet& local_ports, const std::set<std::uint64_t>& listening,
                             Duration handshake) override {
+        prepare();
         if (!queues_)
             return Sockets::pending(local_ports, listening, handshake);
         const auto queues = queues_->read(listening);
@@ -253,6 +263,7 @@ private:
     }
 
     Netlink netlink_;
+    bool prepared_ = false;
     std::unique_ptr<ListenQueues> queues_; // null: not possible here
     bool both_families_ = true;            // until the kernel says that it does not know the request
 };
@@ -290,10 +301,7 @@ Result<std::unique_ptr<Sockets>> open_sock_diag() {
     auto netlink = Netlink::open(NETLINK_SOCK_DIAG);
     if (!netlink)
         return std::unexpected(netlink.error());
-    auto queues = ListenQueues::load();
-    if (!queues)
-        spdlog::debug("{}; the drain walks the table of all connections instead", queues.error().message);
-    return std::make_unique<SockDiag>(std::move(*netlink), queues ? std::move(*queues) : nullptr);
+    return std::make_unique<SockDiag>(std::move(*netlink));
 }
 
 } // namespace syngate

@@ -44,6 +44,8 @@ class Sockets {
 public:
     virtual ~Sockets() = default;
     virtual Result<std::vector<Listener>> listeners() = 0;
+    // Does beforehand, in some tens of milliseconds, what the first pending() would do.
+    virtual void prepare() {}
     virtual Result<std::vector<HalfOpen>> half_open(const PortSet& local_ports) = 0;
     // Connections in ESTABLISHED, CLOSE_WAIT or FIN_WAIT whose local port is one of these. `among`: only
     // those with one of these inodes; nullptr: all.

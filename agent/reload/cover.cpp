@@ -55,6 +55,7 @@ Result<Covered> cover(Loop& loop, Gate& gate, Sockets& sockets, Children& childr
     const auto signals = forward_signals(loop, pid, give_up);
     if (!signals)
         return std::unexpected(signals.error());
+    sockets.prepare();
     const auto before = sockets.listeners();
     if (!before)
         return std::unexpected(before.error());

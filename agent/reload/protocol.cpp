@@ -10,7 +10,9 @@ Protocol::Protocol(Loop& loop, Gate& gate, Sockets& sockets, Server& server, Pro
 
 Outcome Protocol::start() {
     Run run(*this, "start");
-    return run.finish(run.start(options_.ports));
+    const auto started = run.start(options_.ports);
+    sockets_.prepare(); // the server has not waited for it, and no drain will
+    return run.finish(started);
 }
 
 bool Protocol::can_flip() const {

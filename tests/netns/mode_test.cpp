@@ -137,4 +137,24 @@ TEST(SwitchedOff, FeaturesOfBpfAreNotUsed) {
     EXPECT_EQ(refused.status, (ExitStatus{3, 0})) << refused.err;
 }
 
+// As on a kernel before 5.9.
+TEST(SwitchedOff, WithoutSkLookupAutoHoldsAndFlipRefuses) {
+    const ClientHost hosts;
+    const std::vector<std::pair<std::string, std::string>> off{{"SYNGATE_NO_FEATURE", "sk_lookup"}};
+    const auto probe =
+        nlohmann::json::parse(run(robust::syngate({"probe", "--json"}), {.extra_env = off}).out);
+    EXPECT_EQ(probe["policy"], "hold") << probe.dump(2);
+    {
+        Agent agent({.server = haproxy(), .extra_env = off});
+        EXPECT_TRUE(agent.log().contains("sk_lookup is switched off")) << agent.log();
+        const auto outcome = agent.ask("reload");
+        EXPECT_EQ(outcome["exit"], 0) << outcome.dump(2);
+        EXPECT_EQ(outcome["gated"], "8080");
+        EXPECT_EQ(outcome["flipped"], "");
+        agent.stop();
+    }
+    const auto refused = robust::cli(robust::running({"--policy", "flip"}, haproxy()), {.extra_env = off});
+    EXPECT_EQ(refused.status, (ExitStatus{3, 0})) << refused.err;
+}
+
 } // namespace syngate::live

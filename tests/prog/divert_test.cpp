@@ -113,7 +113,7 @@ protected:
         const DivertOptions options{.mark = mark, .mask = mask, .intercepts = *parse_intercepts(rules)};
         program_.reset();
         maps_.reset();
-        auto maps = GateMaps::load(1, 4096, false, options.intercepts);
+        auto maps = GateMaps::load({.owner_id = 1, .park_memory = 4096, .intercepts = options.intercepts});
         ASSERT_TRUE(maps) << maps.error().message;
         maps_ = std::move(*maps);
         ASSERT_TRUE(maps_->set_local({one_address(server4.data()), one_address(server6.data())}));
