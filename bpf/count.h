@@ -26,4 +26,33 @@
 		     : "r"(counters), "i"(__builtin_offsetof(typeof(*(counters)), field)), "r"(1ULL) \
 		     : "memory")
 
+#define COUNT_CASE(number, field)            \
+	case number:                         \
+		COUNT_HERE(counters, field); \
+		break;
+
+/*
+ * The per-CPU map `map` with one `counters_type`, and count(), which adds one to the counter of a reason.
+ * `cases`: a COUNT_CASE for each reason.
+ */
+#define COUNTERS(map, counters_type, cases)                                 \
+	struct {                                                            \
+		__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);                    \
+		__uint(max_entries, 1);                                     \
+		__type(key, __u32);                                         \
+		__type(value, counters_type);                               \
+	} map SEC(".maps");                                                 \
+                                                                            \
+	static __always_inline void count(__u32 reason)                     \
+	{                                                                   \
+		__u32 zero = 0;                                             \
+		counters_type *counters = bpf_map_lookup_elem(&map, &zero); \
+                                                                            \
+		if (!counters)                                              \
+			return;                                             \
+		switch (reason) {                                           \
+			cases                                               \
+		}                                                           \
+	}
+
 #endif

@@ -36,12 +36,9 @@ const volatile bool intercepting = false;
 /* CAP_PERFMON: false, and the verifier lets nobody look into a socket or compare two. */
 const volatile bool may_look = true;
 
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct syngate_divert_verdicts);
-} divert_verdicts SEC(".maps");
+#define COUNT(name, ...) COUNT_CASE(SYNGATE_DIVERT_##name, name)
+COUNTERS(divert_verdicts, struct syngate_divert_verdicts, SYNGATE_DIVERT_REASONS(COUNT))
+#undef COUNT
 
 /*
  * The listener that took the latest intercepted SYN, for the look-up that the stack does for the same SYN a
@@ -98,24 +95,6 @@ static __always_inline bool is_transparent(struct bpf_sock *sk, __u32 state)
 	struct inet_sock___before_6_6 *old = full;
 
 	return BPF_CORE_READ_BITFIELD(old, transparent);
-}
-
-/* As the gate's count(), and for its reasons. */
-static __always_inline void count(__u32 reason)
-{
-	__u32 zero = 0;
-	struct syngate_divert_verdicts *counters = bpf_map_lookup_elem(&divert_verdicts, &zero);
-
-	if (!counters)
-		return;
-	switch (reason) {
-#define COUNT(name, verdict, meaning)       \
-	case SYNGATE_DIVERT_##name:         \
-		COUNT_HERE(counters, name); \
-		break;
-		SYNGATE_DIVERT_REASONS(COUNT)
-#undef COUNT
-	}
 }
 
 /* The parser speaks of the gate's reasons. */

@@ -38,12 +38,9 @@ struct {
 	__type(value, struct syngate_port);
 } ports SEC(".maps");
 
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct syngate_verdicts);
-} verdicts SEC(".maps");
+#define COUNT(name, ...) COUNT_CASE(SYNGATE_REASON_##name, name)
+COUNTERS(verdicts, struct syngate_verdicts, SYNGATE_REASONS(COUNT))
+#undef COUNT
 
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -75,23 +72,6 @@ struct {
 	__type(key, __u32);
 	__type(value, struct scratch);
 } scratch SEC(".maps");
-
-static __always_inline void count(__u32 reason)
-{
-	__u32 zero = 0;
-	struct syngate_verdicts *counters = bpf_map_lookup_elem(&verdicts, &zero);
-
-	if (!counters)
-		return;
-	switch (reason) {
-#define COUNT(name, verdict, meaning)       \
-	case SYNGATE_REASON_##name:         \
-		COUNT_HERE(counters, name); \
-		break;
-		SYNGATE_REASONS(COUNT)
-#undef COUNT
-	}
-}
 
 /*
  * Local: in the agent's copy of the local routing tables, and not a destination that this interface

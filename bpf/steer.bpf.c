@@ -47,29 +47,9 @@ struct {
 	__type(value, __u64);
 } sockets SEC(".maps");
 
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct syngate_steer_verdicts);
-} steer_verdicts SEC(".maps");
-
-static __always_inline void count(__u32 reason)
-{
-	__u32 zero = 0;
-	struct syngate_steer_verdicts *counters = bpf_map_lookup_elem(&steer_verdicts, &zero);
-
-	if (!counters)
-		return;
-	switch (reason) {
-#define COUNT(name, meaning)                \
-	case SYNGATE_STEER_REASON_##name:   \
-		COUNT_HERE(counters, name); \
-		break;
-		SYNGATE_STEER_REASONS(COUNT)
+#define COUNT(name, ...) COUNT_CASE(SYNGATE_STEER_REASON_##name, name)
+COUNTERS(steer_verdicts, struct syngate_steer_verdicts, SYNGATE_STEER_REASONS(COUNT))
 #undef COUNT
-	}
-}
 
 struct lookup {
 	bool ipv4;

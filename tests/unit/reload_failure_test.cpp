@@ -52,7 +52,7 @@ TEST_F(ProtocolTest, ANewServerThatNeverListensIsKilled) {
     server.on_start = [](Generation) {};
     const Outcome outcome = protocol->reload();
     EXPECT_EQ(outcome.exit, Exit::failed);
-    EXPECT_TRUE(mentions(outcome, "does not listen within 100ms")) << outcome.message;
+    EXPECT_TRUE(mentions(outcome, "does not listen within 500ms")) << outcome.message;
     EXPECT_EQ(world.journal, (Events{"check", "start beside", "kill 102"}));
     expect_old_untouched();
 }

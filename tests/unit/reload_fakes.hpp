@@ -315,7 +315,7 @@ struct FakeMachine : testing::Test {
 
     static ProtocolOptions quick() {
         ProtocolOptions options;
-        options.start_timeout = 100ms;
+        options.start_timeout = 500ms;
         options.swap_timeout = 50ms;
         options.end_timeout = 50ms;
         options.settle = 20ms;

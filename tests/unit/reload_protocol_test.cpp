@@ -99,6 +99,7 @@ TEST_F(ProtocolTest, OverlapClosesWhenTheNewServerListensAndOpensWhenTheOldHasLe
 
 TEST_F(ProtocolTest, ListeningForIpv4AloneIsNotEnoughWhereTheOldServerDidBoth) {
     options.settle = 10s;
+    options.start_timeout = 10s;
     options.ports = {80};
     serve();
     Listener six = world.new_listener(80);
