@@ -60,4 +60,18 @@ Duration Histogram::quantile(double share) const {
     return max_;
 }
 
+std::vector<std::pair<Duration, std::uint64_t>> Histogram::distribution() const {
+    constexpr std::size_t together = linear / 16;
+    std::vector<std::pair<Duration, std::uint64_t>> steps;
+    for (std::size_t first = 0; first < buckets_.size(); first += together) {
+        std::uint64_t count = 0;
+        for (std::size_t bucket = first; bucket < first + together; ++bucket)
+            count += buckets_[bucket];
+        if (count > 0)
+            steps.emplace_back(Duration(static_cast<std::int64_t>(last_value_of(first + together - 1))),
+                               count);
+    }
+    return steps;
+}
+
 } // namespace syngate::load

@@ -4,6 +4,7 @@
 #include "base/clock.hpp"
 
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 namespace syngate::load {
@@ -25,6 +26,9 @@ public:
     [[nodiscard]] Duration mean() const;
     // The smallest bucket end that at least this share (0..1) of the values does not exceed; zero when empty.
     [[nodiscard]] Duration quantile(double share) const;
+    // For charts, and to be added up over runs: the ends of steps of which there are 16 a power of two, and
+    // how many values each step has; without the empty ones.
+    [[nodiscard]] std::vector<std::pair<Duration, std::uint64_t>> distribution() const;
 
 private:
     std::vector<std::uint64_t> buckets_;

@@ -22,6 +22,14 @@ nlohmann::json to_json(const Histogram& h) {
             {"count", h.count()},          {"over_500ms", h.over_threshold()}};
 }
 
+// [end of the step in ms, count] each.
+nlohmann::json distribution_of(const Histogram& h) {
+    auto steps = nlohmann::json::array();
+    for (const auto& [end, count] : h.distribution())
+        steps.push_back({ms(end), count});
+    return steps;
+}
+
 std::string to_text(std::string_view name, const Histogram& h) {
     return fmt::format(
         "{:<8} p50 {:.3f}  p90 {:.3f}  p99 {:.3f}  p99.9 {:.3f}  max {:.3f} ms, {} over 500 ms\n", name,
@@ -49,6 +57,7 @@ nlohmann::json to_json(const Report& report) {
             {"outcomes", outcomes},
             {"failed", report.outcomes.failed()},
             {"latency_ms", to_json(report.latency)},
+            {"latency_distribution", distribution_of(report.latency)},
             {"connect_ms", to_json(report.connect)},
             {"max_lateness_ms", ms(report.max_lateness)},
             {"max_open", report.max_open},

@@ -68,4 +68,26 @@ TEST(LoadHistogram, TakesTheLongestDuration) {
     EXPECT_EQ(h.quantile(0.5), Duration::max());
 }
 
+TEST(LoadHistogram, TheDistributionHasEveryValueOnceAndBelowItsEnd) {
+    Histogram h;
+    EXPECT_TRUE(h.distribution().empty());
+    std::mt19937_64 random(11);
+    std::vector<std::int64_t> values;
+    for (int i = 0; i < 10'000; ++i) {
+        values.push_back(static_cast<std::int64_t>(random() >> (24 + random() % 36)));
+        h.record(Duration(values.back()));
+    }
+    Duration before{-1};
+    std::uint64_t sum = 0;
+    for (const auto& [end, count] : h.distribution()) {
+        EXPECT_GT(end, before);
+        const auto within = std::ranges::count_if(
+            values, [&, from = before.count(), to = end.count()](auto v) { return v > from && v <= to; });
+        EXPECT_EQ(static_cast<std::int64_t>(count), within) << end.count();
+        sum += count;
+        before = end;
+    }
+    EXPECT_EQ(sum, h.count());
+}
+
 } // namespace syngate::load
