@@ -9,7 +9,6 @@
 #include <cstdlib>
 #include <cstring>
 #include <fmt/format.h>
-#include <gtest/gtest.h>
 #include <poll.h>
 #include <sched.h>
 #include <sys/mount.h>
@@ -70,7 +69,7 @@ int reap_until(pid_t tests) {
     }
 }
 
-int first_process(int outer_pidfd) {
+int first_process(int outer_pidfd, const std::function<int()>& inside) {
     ::prctl(PR_SET_PDEATHSIG, SIGKILL);
     pollfd outer{outer_pidfd, POLLIN, 0};
     if (::poll(&outer, 1, 0) != 0) // it ended before the line above
@@ -81,7 +80,7 @@ int first_process(int outer_pidfd) {
         if (tests < 0)
             fail("cannot fork the live tests");
         if (tests == 0)
-            std::exit(RUN_ALL_TESTS());
+            std::exit(inside());
         return reap_until(tests);
     } catch (const std::exception& error) {
         fmt::print(stderr, "{}\n", error.what());
@@ -89,7 +88,9 @@ int first_process(int outer_pidfd) {
     }
 }
 
-int in_sandbox() {
+} // namespace
+
+int in_sandbox(const std::function<int()>& inside) {
     const Fd self(pidfd_open(::getpid()));
     std::fflush(nullptr);
     if (!self || ::unshare(CLONE_NEWNET | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWUTS) != 0) {
@@ -105,7 +106,7 @@ int in_sandbox() {
         return EXIT_FAILURE;
     }
     if (first == 0)
-        ::_exit(first_process(self.get()));
+        ::_exit(first_process(self.get(), inside));
     int status = 0;
     while (::waitpid(first, &status, 0) < 0)
         if (errno != EINTR)
@@ -113,17 +114,8 @@ int in_sandbox() {
     return code_of(status);
 }
 
-} // namespace
-
 std::string scratch() {
     return scratch_path;
 }
 
 } // namespace syngate::live
-
-int main(int argc, char** argv) {
-    ::testing::InitGoogleTest(&argc, argv);
-    if (GTEST_FLAG_GET(list_tests))
-        return RUN_ALL_TESTS();
-    return syngate::live::in_sandbox();
-}

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // The place in which every live test runs: fresh network, mount, PID and UTS namespaces around the whole
-// process, made by this tier's main() before the first test. A test may do to its interfaces, rules, sysctls,
+// process, made by the tier's main() before the first test. A test may do to its interfaces, rules, sysctls,
 // /run and bpffs what it likes; all of it, processes included, is gone when the tier's process ends, even by
 // SIGKILL.
 //
@@ -18,9 +18,13 @@
 #include "netns/process.hpp"
 #include "netns/servers.hpp"
 
+#include <functional>
 #include <string>
 
 namespace syngate::live {
+
+// Runs it in a sandbox of its own and returns its exit status; 77 where the privileges are missing.
+int in_sandbox(const std::function<int()>& inside);
 
 // A directory on a tmpfs of this sandbox, also TMPDIR of what the tests run. /run is fresh, too, and
 // /sys/fs/bpf is a bpffs of our own; the rest of the file system is the machine's: do not write there.
