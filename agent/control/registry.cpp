@@ -323,6 +323,10 @@ Result<void> Registry::claim_transparent(bool wanted) {
     return result;
 }
 
+bool wait_answering(int fd, Time deadline) {
+    return wait_serving(fd, deadline);
+}
+
 Result<std::vector<Peer>> find_peers() {
     const auto ids = registry::list_ids();
     if (!ids)

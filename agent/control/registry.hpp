@@ -4,6 +4,7 @@
 // PID namespace that shares it, and vanish with their process, however it ends.
 #pragma once
 
+#include "base/clock.hpp"
 #include "base/ports.hpp"
 #include "base/result.hpp"
 #include "event/loop.hpp"
@@ -46,6 +47,10 @@ private:
     struct Impl;
     std::unique_ptr<Impl> impl_;
 };
+
+// Waits until fd is readable, and answers other agents' questions for this process's meanwhile: for whoever
+// waits without the loop. False at the deadline.
+bool wait_answering(int fd, Time deadline);
 
 // Every living agent of this network namespace. Sockets that are not owned by root or by our own
 // uid are passed over: anybody may bind an abstract name. One that does not answer within 3 s is

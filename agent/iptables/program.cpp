@@ -2,49 +2,23 @@
 #include "iptables/program.hpp"
 
 #include "base/fd.hpp"
+#include "control/registry.hpp"
 
 #include <array>
 #include <cerrno>
 #include <csignal>
 #include <cstdlib>
+#include <fcntl.h>
 #include <fmt/format.h>
-#include <poll.h>
-#include <spawn.h>
 #include <sstream>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 namespace syngate {
 namespace {
-
-class Plan {
-public:
-    Plan(int in, int out, int err) {
-        posix_spawnattr_init(&attributes);
-        posix_spawn_file_actions_init(&actions);
-        sigset_t set;
-        sigfillset(&set);
-        posix_spawnattr_setsigdefault(&attributes, &set);
-        sigemptyset(&set);
-        posix_spawnattr_setsigmask(&attributes, &set);
-        posix_spawnattr_setflags(&attributes,
-                                 POSIX_SPAWN_SETSIGDEF | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETPGROUP);
-        posix_spawn_file_actions_adddup2(&actions, in, STDIN_FILENO);
-        posix_spawn_file_actions_adddup2(&actions, out, STDOUT_FILENO);
-        posix_spawn_file_actions_adddup2(&actions, err, STDERR_FILENO);
-    }
-    ~Plan() {
-        posix_spawnattr_destroy(&attributes);
-        posix_spawn_file_actions_destroy(&actions);
-    }
-    Plan(const Plan&) = delete;
-    Plan& operator=(const Plan&) = delete;
-
-    posix_spawnattr_t attributes{};
-    posix_spawn_file_actions_t actions{};
-};
 
 // Memory files instead of pipes: nothing can fill up, whatever is read when.
 Fd memory_file(const std::string& content) {
@@ -69,20 +43,57 @@ std::string content_of(const Fd& fd) {
     return text;
 }
 
+// In the child. It dies with the agent: one that waited for a lock would put its rules into place after the
+// next agent has cleared up.
+[[noreturn]] void become(char* const* argv, const std::array<int, 3>& standard, pid_t agent, int failed) {
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (::getppid() != agent)
+        ::_exit(127);
+    ::setpgid(0, 0);
+    for (int number = 1; number < NSIG; ++number)
+        ::signal(number, SIG_DFL);
+    sigset_t none;
+    sigemptyset(&none);
+    ::sigprocmask(SIG_SETMASK, &none, nullptr);
+    for (int fd = 0; fd < 3; ++fd)
+        ::dup2(standard[static_cast<std::size_t>(fd)], fd);
+    ::execv(argv[0], argv);
+    const int error = errno;
+    [[maybe_unused]] const auto told = ::write(failed, &error, sizeof error);
+    ::_exit(127);
+}
+
+// 0, or the errno of what failed.
+int start_program(const std::vector<std::string>& argv, const std::array<int, 3>& standard, pid_t& pid) {
+    std::vector<char*> arguments;
+    for (const auto& each : argv)
+        arguments.push_back(const_cast<char*>(each.c_str()));
+    arguments.push_back(nullptr);
+    int ends[2];
+    if (::pipe2(ends, O_CLOEXEC) < 0)
+        return errno;
+    const Fd read_end(ends[0]);
+    Fd write_end(ends[1]);
+    const pid_t agent = ::getpid();
+    pid = ::fork();
+    if (pid < 0)
+        return errno;
+    if (pid == 0)
+        become(arguments.data(), standard, agent, write_end.get());
+    write_end.reset();
+    int error = 0;
+    if (::read(read_end.get(), &error, sizeof error) != sizeof error)
+        return 0; // it runs
+    ::waitpid(pid, nullptr, 0);
+    return error;
+}
+
 // False at the deadline.
 bool wait_for_end(pid_t pid, Duration patience) {
     const Fd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
     if (!pidfd)
         return true; // waitpid waits then, without a deadline
-    const Time deadline = Clock::now() + patience;
-    for (;;) {
-        pollfd entry{.fd = pidfd.get(), .events = POLLIN, .revents = 0};
-        const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - Clock::now()).count();
-        if (left <= 0)
-            return false;
-        if (::poll(&entry, 1, static_cast<int>(left)) > 0)
-            return true;
-    }
+    return wait_answering(pidfd.get(), Clock::now() + patience);
 }
 
 } // namespace
@@ -105,14 +116,8 @@ Result<ProgramResult> run_program(const std::vector<std::string>& argv, const st
     const Fd err = memory_file("");
     if (!in || !out || !err)
         return system_failure(fmt::format("cannot make memory files for '{}'", argv.front()), errno);
-    const Plan plan(in.get(), out.get(), err.get());
-    std::vector<char*> arguments;
-    for (const auto& each : argv)
-        arguments.push_back(const_cast<char*>(each.c_str()));
-    arguments.push_back(nullptr);
     pid_t pid = -1;
-    if (const int error = ::posix_spawn(&pid, argv.front().c_str(), &plan.actions, &plan.attributes,
-                                        arguments.data(), environ))
+    if (const int error = start_program(argv, {in.get(), out.get(), err.get()}, pid))
         return system_failure(fmt::format("cannot run '{}'", argv.front()), error);
     const bool in_time = wait_for_end(pid, patience);
     if (!in_time)

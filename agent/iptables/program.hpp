@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // Runs a small program to its end and pumps no loop: an iptables call takes some milliseconds, and a gate
-// that is half changed must not be seen by any handler.
+// that is half changed must not be seen by any handler. But other agents that ask for our claims are answered
+// meanwhile: it may wait for a lock.
 #pragma once
 
 #include "base/clock.hpp"
@@ -22,7 +23,7 @@ struct ProgramResult {
 std::string find_program(const std::string& name);
 
 // argv.front() is a path. `input` is its standard input. In a process group of its own, so that Ctrl-C
-// reaches the agent alone. Killed after `patience`, which is an error with ETIMEDOUT.
+// reaches the agent alone. Killed with the agent, and after `patience`, which is an error with ETIMEDOUT.
 Result<ProgramResult> run_program(const std::vector<std::string>& argv, const std::string& input,
                                   Duration patience);
 
