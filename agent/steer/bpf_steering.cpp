@@ -1,26 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "steer/bpf_steering.hpp"
 
+#include "base/grace_period.hpp"
 #include "steer/slots.hpp"
 #include "steer/socket_capture.hpp"
 
-#include <cerrno>
 #include <fmt/format.h>
-#include <linux/membarrier.h>
 #include <spdlog/spdlog.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 namespace syngate {
 namespace {
-
-// Until every packet that a CPU has begun to receive is through: the kernel receives packets in RCU read-side
-// critical sections, and this call waits for a grace period. Some tens of milliseconds. Where it does not
-// exist (nohz_full), a SYN that is being looked at in these microseconds may go the old way.
-void wait_for_packets_under_way() {
-    if (syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) < 0)
-        spdlog::debug("no grace period after a flip: {}", std::strerror(errno));
-}
 
 class BpfSteering final : public Steering {
 public:
