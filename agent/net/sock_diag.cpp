@@ -89,6 +89,7 @@ Error explained(Error error) {
 
 struct DiagSocket : inet_diag_msg {
     bool ipv6_only = false; // only told of listening sockets
+    std::optional<bool> transparent = {};
 };
 
 DiagSocket socket_in(const nlmsghdr& message) {
@@ -99,6 +100,9 @@ DiagSocket socket_in(const nlmsghdr& message) {
                        [&](const nlattr& attribute) {
                            if (mnl_attr_get_type(&attribute) == INET_DIAG_SKV6ONLY)
                                socket.ipv6_only = netlink_value<std::uint8_t>(&attribute) != 0;
+                           if (mnl_attr_get_type(&attribute) == INET_DIAG_SOCKOPT)
+                               socket.transparent =
+                                   netlink_value<inet_diag_sockopt>(&attribute).transparent != 0;
                        });
     return socket;
 }
@@ -133,6 +137,7 @@ public:
                 listener.uid = m.idiag_uid;
                 listener.device = m.id.idiag_if;
                 listener.ipv6_only = m.ipv6_only;
+                listener.transparent = m.transparent;
                 found.push_back(listener);
             });
         if (!done)

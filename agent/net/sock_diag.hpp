@@ -8,6 +8,7 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <set>
 #include <vector>
 
@@ -24,6 +25,7 @@ struct Listener {
     std::uint32_t uid = 0;                  // who made it
     std::uint32_t device = 0;               // index of the one interface that it is bound to; 0: to none
     bool ipv6_only = false;                 // false with ipv6: what comes over IPv4 is its own as well
+    std::optional<bool> transparent = {};   // IP_TRANSPARENT; not told by kernels before 5.10
 };
 
 // A connection in SYN_RECV: its final ACK, or under TCP_DEFER_ACCEPT its first data, is awaited.
