@@ -23,13 +23,16 @@ Result<std::unique_ptr<Gate>> by_bpf(Loop& loop, const GateOptions& options, std
     return make_bpf_gate(loop, gate);
 }
 
-Result<std::unique_ptr<Gate>> by_iptables(Loop& loop, const GateOptions& options, std::uint64_t owner_id) {
+Result<std::unique_ptr<Gate>> by_iptables(Loop& loop, const GateOptions& options, std::uint64_t owner_id,
+                                          const std::optional<DivertOptions>& divert) {
     IptablesGateOptions gate;
     gate.policy = options.policy;
     gate.lease = options.lease;
     gate.park_memory = options.park_memory;
     gate.max_window = options.max_window;
     gate.owner_id = owner_id;
+    if (divert)
+        gate.intercepts = divert->intercepts;
     return make_iptables_gate(loop, gate);
 }
 
@@ -38,11 +41,11 @@ Result<std::unique_ptr<Gate>> by_iptables(Loop& loop, const GateOptions& options
 Result<std::unique_ptr<Gate>> make_gate(Loop& loop, const GateOptions& options, std::uint64_t owner_id,
                                         const std::optional<DivertOptions>& divert) {
     if (options.mode == Mode::iptables)
-        return by_iptables(loop, options, owner_id);
+        return by_iptables(loop, options, owner_id, divert);
     auto bpf = by_bpf(loop, options, owner_id, divert);
     if (bpf || options.mode == Mode::bpf || bpf.error().exit == Exit::busy)
         return bpf;
-    auto iptables = by_iptables(loop, options, owner_id);
+    auto iptables = by_iptables(loop, options, owner_id, divert);
     if (!iptables)
         return failure(Exit::impossible, fmt::format("neither mode is possible here: bpf: {}; iptables: {}",
                                                      bpf.error().message, iptables.error().message));

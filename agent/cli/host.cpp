@@ -3,6 +3,7 @@
 
 #include "cli/backend.hpp"
 #include "cli/sweep.hpp"
+#include "iptables/iptables_steering.hpp"
 #include "probe/switches.hpp"
 #include "steer/bpf_steering.hpp"
 
@@ -70,13 +71,50 @@ Result<std::unique_ptr<Host>> Host::make(const Options& options, bool server_is_
     if (!gate)
         return std::unexpected(gate.error());
     host->gate_ = std::move(*gate);
-    if (divert && host->gate_->status().mode != "bpf")
-        if (const auto r = host->transparent_->give_up(*host->registry_); !r)
+    if (divert && !host->by_bpf())
+        if (const auto r = host->divert_by_iptables(*divert, options.gate.lease); !r)
             return std::unexpected(r.error());
     if (const auto r = host->make_steerer(options); !r)
         return std::unexpected(r.error());
-    host->transparent_->report_obstacles(host->gate_->status().interfaces);
+    host->transparent_->report_obstacles(host->gate_->status());
     return host;
+}
+
+bool Host::by_bpf() const {
+    return gate_->status().mode == "bpf";
+}
+
+Result<void> Host::divert_by_iptables(const DivertOptions& divert, Duration lease) {
+    auto made = IptablesDivert::put_up(
+        *loop_, *gate_, *sockets_,
+        {.divert = divert, .owner_id = registry_->id(), .variant = gate_->status().hook, .lease = lease});
+    if (!made)
+        return transparent_->give_up(*registry_, made.error());
+    divert_ = std::move(*made);
+    return {};
+}
+
+void Host::follow_listeners() {
+    if (divert_)
+        divert_->follow();
+}
+
+GateStatus Host::gate_status() const {
+    GateStatus status = gate_->status();
+    if (divert_)
+        status.divert_verdicts = divert_->verdicts();
+    return status;
+}
+
+Result<std::unique_ptr<Steering>> Host::make_steering(const Options& options, bool needed) {
+    if (!by_bpf()) // who does without BPF does so altogether
+        return make_iptables_steering(*loop_, {.owner_id = registry_->id(),
+                                               .variant = gate_->status().hook,
+                                               .lease = options.gate.lease,
+                                               .at_once = needed});
+    if (switched_off(feature::sk_lookup))
+        return failure(Exit::impossible, fmt::format("sk_lookup is {}", off_text));
+    return make_bpf_steering({.pins = gate_->status().pins, .owner_id = registry_->id()});
 }
 
 Result<void> Host::make_steerer(const Options& options) {
@@ -84,16 +122,7 @@ Result<void> Host::make_steerer(const Options& options) {
         options.verb == "flip" || (options.verb == "run" && options.gate.flip == Flip::always);
     if (!needed && (options.verb != "run" || options.gate.flip == Flip::never))
         return {};
-    if (gate_->status().mode != "bpf") { // who does without BPF does so altogether
-        if (needed)
-            return failure(Exit::impossible,
-                           "new connections are steered by BPF only, and this is mode iptables; "
-                           "use --policy hold or drop");
-        return {};
-    }
-    auto steering = switched_off(feature::sk_lookup)
-                        ? failure(Exit::impossible, fmt::format("sk_lookup is {}", off_text))
-                        : make_bpf_steering({.pins = gate_->status().pins, .owner_id = registry_->id()});
+    auto steering = make_steering(options, needed);
     if (!steering && needed)
         return std::unexpected(steering.error());
     if (!steering) {
@@ -119,7 +148,7 @@ Result<void> Host::serve(std::function<void(const nlohmann::json&, Reply)> handl
                                        {"pid", getpid()},
                                        {"id", fmt::format("{:016x}", registry_->id())},
                                        {"control", control_path_}};
-                    answer["transparent"] = transparent_->status(gate_->status());
+                    answer["transparent"] = transparent_->status(gate_status());
                 }
                 reply(answer);
             });

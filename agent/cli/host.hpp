@@ -9,6 +9,7 @@
 #include "control/registry.hpp"
 #include "event/loop.hpp"
 #include "gate/gate.hpp"
+#include "iptables/iptables_divert.hpp"
 #include "net/sock_diag.hpp"
 #include "reload/steerer.hpp"
 #include "steer/steering.hpp"
@@ -23,6 +24,10 @@ public:
     // Announces the agent, claims options.gate.ports, sweeps what dead agents left, makes the gate. On an
     // error nothing stays. server_is_transparent: what --transparent auto goes by.
     static Result<std::unique_ptr<Host>> make(const Options& options, bool server_is_transparent = false);
+
+    // To be called when the server may listen on others than before.
+    void follow_listeners();
+    [[nodiscard]] bool by_bpf() const;
 
     // Null where nothing can be steered, with --policy hold and drop, and for verbs that have no use for it.
     Steerer* steerer() { return steerer_.get(); }
@@ -40,7 +45,10 @@ public:
     [[nodiscard]] const std::string& control_path() const { return control_path_; }
 
 private:
+    Result<void> divert_by_iptables(const DivertOptions& divert, Duration lease);
+    Result<std::unique_ptr<Steering>> make_steering(const Options& options, bool needed);
     Result<void> make_steerer(const Options& options);
+    [[nodiscard]] GateStatus gate_status() const; // with what is diverted
 
     std::string verb_;
     std::string control_path_;
@@ -50,6 +58,7 @@ private:
     std::unique_ptr<Sockets> sockets_;
     std::unique_ptr<Transparent> transparent_;
     std::unique_ptr<Gate> gate_;
+    std::unique_ptr<IptablesDivert> divert_; // null: not by iptables
     std::unique_ptr<Steering> steering_;
     std::unique_ptr<Steerer> steerer_;
     std::unique_ptr<ControlServer> control_;

@@ -110,6 +110,12 @@ void add_control(CLI::App* app, Options& o) {
     add_runtime_dir(app, o);
 }
 
+void add_mode(CLI::App* app, GateOptions& g) {
+    add(app, "--mode", g.mode,
+        "Who does it: bpf, iptables, or auto: BPF where it is possible, else iptables [auto]",
+        one_of<Mode>({{"auto", Mode::automatic}, {"bpf", Mode::bpf}, {"iptables", Mode::iptables}}));
+}
+
 void add_gate(CLI::App* app, Options& o) {
     GateOptions& g = o.gate;
     add(app, "--ports", g.ports, "TCP ports: 80,443,8000-8010, or auto: where the server listens [auto]",
@@ -128,9 +134,7 @@ void add_gate(CLI::App* app, Options& o) {
             g.flip = choice->first;
             return choice->second;
         });
-    add(app, "--mode", g.mode,
-        "Who does it: bpf, iptables, or auto: BPF where it is possible, else iptables [auto]",
-        one_of<Mode>({{"auto", Mode::automatic}, {"bpf", Mode::bpf}, {"iptables", Mode::iptables}}));
+    add_mode(app, g);
     add(app, "--hook", g.hook, "Where the BPF program sits: tcx, tc, xdp, or auto: tcx, else tc [auto]",
         one_of<Hook>({{"auto", Hook::automatic}, {"tcx", Hook::tcx}, {"tc", Hook::tc}, {"xdp", Hook::xdp}}));
     add(app, "--lease", g.lease,
@@ -306,6 +310,9 @@ void add_flip(CLI::App& app, Options& o) {
     add_control(flip, o);
     flip->add_option("flips", o.flip_words, "PORT=PORT, or with --clear the ports, none for all");
     flip->add_flag("--clear", o.clear, "The kernel's own rules again");
+    add_mode(flip, o.gate);
+    add_duration(flip, "--lease", o.gate.lease,
+                 "In mode iptables, a flip ends ten times this after its agent's death");
     add_text(flip, "--bpffs", o.gate.bpffs, "Directory for pinned maps");
     flip->add_flag("--json", o.json, "Print the answer as JSON")->envname("SYNGATE_JSON");
 }

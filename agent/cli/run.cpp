@@ -39,7 +39,8 @@ SupervisorOptions supervisor_options(const Options& o, Host& host, std::uint16_t
     s.protocol.ports = o.gate.ports;
     s.protocol.policy = o.gate.policy;
     s.protocol.front = front;
-    s.protocol.flip = o.gate.flip;
+    // By iptables only ports can be flipped, one to another.
+    s.protocol.flip = host.by_bpf() || front != 0 ? o.gate.flip : Flip::never;
     s.protocol.steerer = host.steerer();
     s.protocol.lease = o.gate.lease;
     s.protocol.start_timeout = o.start_timeout;
@@ -50,7 +51,10 @@ SupervisorOptions supervisor_options(const Options& o, Host& host, std::uint16_t
     s.protocol.drain.finish = o.finish_timeout;
     s.stop_timeout = o.stop_timeout;
     s.watch = o.watch;
-    s.claim = [&host](const PortSet& ports) { return host.registry().claim(ports); };
+    s.claim = [&host](const PortSet& ports) {
+        host.follow_listeners();
+        return host.registry().claim(ports);
+    };
     return s;
 }
 
@@ -67,6 +71,12 @@ Result<int> command_run(const Options& options) {
     auto host = Host::make(options, recipe->transparent);
     if (!host)
         return std::unexpected(host.error());
+    if (options.gate.flip == Flip::always && front == 0 && !(*host)->by_bpf())
+        return failure(
+            Exit::impossible,
+            "in mode iptables new connections are led from one port to another, so --policy flip is "
+            "for a server that is restarted and given a port of its own (--reload restart); for "
+            "this one --policy hold or drop will do");
     auto children = Children::start((*host)->loop());
     if (!children)
         return std::unexpected(children.error());

@@ -2,6 +2,7 @@
 #include "cli/transparent.hpp"
 
 #include <fmt/format.h>
+#include <net/if.h>
 #include <spdlog/spdlog.h>
 
 namespace syngate {
@@ -33,11 +34,19 @@ Result<std::unique_ptr<PolicyRouting>> claim_and_set_up(const RouteOptions& opti
     return PolicyRouting::set_up(options);
 }
 
-std::vector<std::string> names_of(const std::vector<GateInterface>& interfaces) {
+// Those on which packets are marked; by rules, on all but lo.
+std::vector<std::string> names_of(const GateStatus& gate) {
     std::vector<std::string> names;
-    for (const GateInterface& each : interfaces)
+    for (const GateInterface& each : gate.interfaces)
         if (!each.divert.empty())
             names.push_back(each.name);
+    if (gate.mode == "bpf")
+        return names;
+    struct if_nameindex* all = if_nameindex();
+    for (auto* each = all; each && each->if_index != 0; ++each)
+        if (std::string_view(each->if_name) != "lo")
+            names.emplace_back(each->if_name);
+    if_freenameindex(all);
     return names;
 }
 
@@ -80,20 +89,20 @@ std::optional<DivertOptions> Transparent::divert() const {
         .mark = options_.route.mark, .mask = options_.route.mask, .intercepts = options_.intercepts};
 }
 
-Result<void> Transparent::give_up(Registry& registry) {
-    off_because_ = "transparent proxying needs mode bpf; --transparent off does without";
+Result<void> Transparent::give_up(Registry& registry, const Error& why) {
+    off_because_ = why.message;
     routing_.reset();
     (void)registry.claim_transparent(false);
     if (options_.wish == Wish::on || !options_.intercepts.empty())
-        return failure(Exit::impossible, off_because_);
-    spdlog::warn("the server's configuration asks for transparent connections, but {}", off_because_);
+        return failure(why.exit, off_because_ + "; --transparent off does without", why.code);
+    spdlog::warn("the server's configuration asks for transparent connections, but: {}", off_because_);
     return {};
 }
 
-void Transparent::report_obstacles(const std::vector<GateInterface>& interfaces) const {
+void Transparent::report_obstacles(const GateStatus& gate) const {
     if (!routing_)
         return;
-    for (const Obstacle& obstacle : find_obstacles(names_of(interfaces)))
+    for (const Obstacle& obstacle : find_obstacles(names_of(gate)))
         spdlog::warn("{}", obstacle.text);
 }
 
@@ -108,7 +117,7 @@ nlohmann::json Transparent::status(const GateStatus& gate) const {
         intercepts.push_back(rule.text);
     // As they are now: a sysctl may have been set since.
     nlohmann::json obstacles = nlohmann::json::array();
-    for (const Obstacle& obstacle : find_obstacles(names_of(gate.interfaces)))
+    for (const Obstacle& obstacle : find_obstacles(names_of(gate)))
         obstacles.push_back({{"what", obstacle.what}, {"text", obstacle.text}});
     return {{"on", true},
             {"mark", fmt::format("{:#x}/{:#x}", options_.route.mark, options_.route.mask)},

@@ -26,10 +26,11 @@ public:
 
     // For the programs; empty: off.
     [[nodiscard]] std::optional<DivertOptions> divert() const;
-    // The gate is not kept by BPF, so nobody diverts. An error where it was asked for, else a warning.
-    Result<void> give_up(Registry& registry);
-    // To be called once the programs are attached: says what is in the way, once for each thing.
-    void report_obstacles(const std::vector<GateInterface>& interfaces) const;
+    // The gate is not kept by BPF, and iptables cannot divert. An error where it was asked for, else a
+    // warning.
+    Result<void> give_up(Registry& registry, const Error& why);
+    // To be called once the programs or rules are in place: says what is in the way, once for each thing.
+    void report_obstacles(const GateStatus& gate) const;
     [[nodiscard]] nlohmann::json status(const GateStatus& gate) const;
 
 private:

@@ -3,6 +3,7 @@
 
 #include "iptables/extensions.hpp"
 #include "iptables/lease_switch.hpp"
+#include "iptables/own_rules.hpp"
 #include "iptables/packet_queue.hpp"
 #include "iptables/variant.hpp"
 
@@ -23,8 +24,12 @@ public:
     IptablesGate(Loop& loop, const IptablesGateOptions& options) : loop_(loop), options_(options) {}
     ~IptablesGate() override {
         open();
-        if (const auto r = remove(std::chrono::seconds(5)); !r)
-            spdlog::warn("{}; `syngate cleanup` removes them", r.error().message);
+        // With what was made for the rules, which stays till now: taking it away empties every NFQUEUE of the
+        // network namespace.
+        for (const auto& family : families_)
+            if (const auto r = remove_parts(family.tool, rules::mangle, options_.owner_id, rules::gate_parts);
+                !r)
+                spdlog::warn("{}; `syngate cleanup` removes them", r.error().message);
     }
 
     Result<void> start(const Variant& variant) {
@@ -42,11 +47,12 @@ public:
     }
 
     Result<void> stage(const PortSet& ports, Policy policy) override {
-        if (const auto r = remove(std::chrono::seconds(5)); !r)
+        if (const auto r = remove(usual_lock_wait); !r)
             return std::unexpected(r.error());
         holds_ = policy == Policy::hold && queue_;
         for (auto& family : families_) {
-            note_makings(family.tool, family.gate);
+            family.gate.made =
+                note_makings(family.tool, options_.owner_id, rules::mangle, rules::hooks_of(family.gate));
             family.gate.hold = holds_;
             family.gate.lease_seconds = recent_seconds(options_.lease);
             staged_ = true;
@@ -145,10 +151,12 @@ private:
     Result<void> choose(const Variant& variant) {
         std::string no_ipv6 = variant.no_ipv6_because;
         Extensions lacking; // in one family at least
+        rules::ExtensionSet wanted{rules::Extension::multiport, rules::Extension::recent,
+                                   rules::Extension::time, rules::Extension::nfqueue};
+        if (!options_.intercepts.empty())
+            wanted.insert(rules::Extension::addrtype);
         for (const Tool& tool : variant.tools) {
-            rules::Gate gate{.owner = options_.owner_id, .ipv6 = tool.ipv6};
-            note_makings(tool, gate);
-            const auto found = try_extensions(tool, gate);
+            const auto found = try_extensions(tool, options_.owner_id, wanted);
             if (!found && found.error().exit == Exit::busy)
                 return std::unexpected(found.error());
             if (!found && !tool.ipv6)
@@ -158,17 +166,14 @@ private:
                 continue;
             }
             lacking.missing.insert(found->missing.begin(), found->missing.end());
-            families_.push_back({tool, gate});
+            families_.push_back({tool, {.owner = options_.owner_id, .ipv6 = tool.ipv6}});
         }
         if (!no_ipv6.empty())
             spdlog::warn("there is no gate for IPv6: {}; SYNs over IPv6 pass at all times", no_ipv6);
         using rules::Extension;
         if (!lacking.has(Extension::recent) && !lacking.has(Extension::time))
-            return failure(
-                Exit::impossible,
-                fmt::format(
-                    "a gate that opens by itself needs xt_recent or xt_time; xt_recent: {}; xt_time: {}",
-                    lacking.missing[Extension::recent], lacking.missing[Extension::time]));
+            return failure(Exit::impossible, "a gate that opens by itself needs xt_recent or xt_time; " +
+                                                 lacking.why_not({Extension::recent, Extension::time}));
         if (!lacking.has(Extension::recent))
             spdlog::info("the lease is kept by xt_time, in whole seconds of the wall clock; xt_recent: {}",
                          lacking.missing[Extension::recent]);
@@ -188,6 +193,8 @@ private:
                 lacking.has(Extension::recent) ? rules::LeaseBy::recent : rules::LeaseBy::time;
             family.gate.multiport = lacking.has(Extension::multiport);
             family.gate.queue = queue_ ? queue_->number() : std::uint16_t{0};
+            if (lacking.has(Extension::addrtype)) // else nothing is intercepted either
+                family.gate.intercepts = options_.intercepts;
         }
         return {};
     }
@@ -244,10 +251,11 @@ private:
             return 0;
         std::uint64_t judged = 0;
         for (const auto& family : families_) {
-            const auto removed = remove_rules(family.tool, options_.owner_id, lock_wait);
-            if (!removed)
-                return removed;
-            judged += *removed;
+            const auto saved = remove_parts(family.tool, rules::mangle, options_.owner_id, rules::gate_parts,
+                                            lock_wait, true);
+            if (!saved)
+                return std::unexpected(saved.error());
+            judged += rules::judged(*saved, options_.owner_id);
         }
         staged_ = false;
         return judged;

@@ -65,7 +65,7 @@ private:
     [[nodiscard]] Result<void> write(char what) const {
         Result<void> result;
         for (const auto& family : families_) {
-            const std::string path = rules::list_path(family.gate);
+            const std::string path = rules::list_path(rules::list_name(family.gate.owner, family.gate.ipv6));
             const std::string line = fmt::format("{}{}\n", what, rules::list_entry(family.gate.ipv6));
             const Fd list(::open(path.c_str(), O_WRONLY | O_CLOEXEC));
             if (!list || ::write(list.get(), line.data(), line.size()) < 0)
@@ -91,18 +91,26 @@ public:
 
     Result<void> prolong() override {
         const auto now = std::chrono::floor<std::chrono::seconds>(WallClock::now());
-        const std::time_t second = time_second(WallClock::to_time_t(now), lease_);
-        auto r = apply("cannot close the gate",
-                       [second](const rules::Gate& gate) { return rules::closed_until(gate, second); });
-        if (r)
+        const std::time_t here = WallClock::to_time_t(now);
+        const std::time_t second = time_second(here, lease_);
+        // Not before a second ago: a clock that is set back opens, and does not keep closed for as long.
+        auto r = apply("cannot close the gate", [here, second](const rules::Gate& gate) {
+            return rules::closed_between(gate, here - 1, second);
+        });
+        if (r) {
+            first_ = here - 1;
             second_ = second;
+        }
         return r;
     }
 
     Result<void> open() override { return apply("cannot open the gate", rules::opened); }
 
     [[nodiscard]] Time until() const override {
-        return Clock::now() + (WallClock::from_time_t(second_) - WallClock::now());
+        const auto now = WallClock::now();
+        if (now < WallClock::from_time_t(first_)) // it was set back
+            return Clock::now();
+        return Clock::now() + (WallClock::from_time_t(second_) - now);
     }
     [[nodiscard]] Duration limit() const override {
         return std::chrono::seconds(whole_seconds(lease_, 2) - 1);
@@ -119,6 +127,7 @@ private:
 
     std::vector<GateFamily>& families_;
     Duration lease_{};
+    std::time_t first_ = 0;
     std::time_t second_ = 0;
 };
 

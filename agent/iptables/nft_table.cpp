@@ -2,7 +2,6 @@
 #include "iptables/nft_table.hpp"
 
 #include "base/fd.hpp"
-#include "iptables/rules.hpp"
 
 #include <arpa/inet.h>
 #include <array>
@@ -34,24 +33,29 @@ public:
     }
     void end(const nlmsghdr* message) { used_ += MNL_ALIGN(message->nlmsg_len); }
 
-    // The errno of the acknowledgement, 0 for success.
-    [[nodiscard]] int send() const {
+    // The first errno of as many acknowledgements, 0 for success. GETs are answered before theirs.
+    [[nodiscard]] int send(std::size_t acknowledgements) const {
         const Fd fd(::socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_NETFILTER));
         const timeval patience{.tv_sec = 5, .tv_usec = 0};
         ::setsockopt(fd.get(), SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
         if (!fd || ::send(fd.get(), buffer_.data(), used_, 0) < 0)
             return errno;
         alignas(nlmsghdr) std::array<char, 8192> answer{};
-        for (;;) {
+        while (acknowledgements > 0) {
             const ssize_t size = ::recv(fd.get(), answer.data(), answer.size(), 0);
             if (size < 0)
                 return errno;
             auto left = static_cast<int>(size);
             for (const auto* one = reinterpret_cast<const nlmsghdr*>(answer.data()); mnl_nlmsg_ok(one, left);
-                 one = mnl_nlmsg_next(one, &left))
-                if (one->nlmsg_type == NLMSG_ERROR)
-                    return -static_cast<const nlmsgerr*>(mnl_nlmsg_get_payload(one))->error;
+                 one = mnl_nlmsg_next(one, &left)) {
+                if (one->nlmsg_type != NLMSG_ERROR)
+                    continue;
+                if (const int error = static_cast<const nlmsgerr*>(mnl_nlmsg_get_payload(one))->error)
+                    return -error;
+                --acknowledgements;
+            }
         }
+        return 0;
     }
 
 private:
@@ -68,45 +72,49 @@ int nft_type(int message) {
     return (NFNL_SUBSYS_NFTABLES << 8) | message;
 }
 
-int ask(bool ipv6, int type, int table_attribute, int chain_attribute, const std::string& chain) {
-    Messages messages;
-    nlmsghdr* message = messages.add(nft_type(type), acknowledged, family_of(ipv6));
-    mnl_attr_put_strz(message, static_cast<std::uint16_t>(table_attribute), rules::table);
-    if (!chain.empty())
-        mnl_attr_put_strz(message, static_cast<std::uint16_t>(chain_attribute), chain.c_str());
-    messages.end(message);
-    return messages.send();
+void put_name(nlmsghdr* message, int attribute, const std::string& name) {
+    mnl_attr_put_strz(message, static_cast<std::uint16_t>(attribute), name.c_str());
 }
 
-void remove(bool ipv6, int type, int table_attribute, int chain_attribute, const std::string& chain) {
+int ask(bool ipv6, int type, int table_attribute, const std::string& table, const std::string& chain) {
     Messages messages;
-    messages.end(messages.add(NFNL_MSG_BATCH_BEGIN, NLM_F_REQUEST, AF_UNSPEC, NFNL_SUBSYS_NFTABLES));
-    // NLM_F_NONREC: EBUSY if something is in it.
-    nlmsghdr* message = messages.add(nft_type(type), acknowledged | NLM_F_NONREC, family_of(ipv6));
-    mnl_attr_put_strz(message, static_cast<std::uint16_t>(table_attribute), rules::table);
+    nlmsghdr* message = messages.add(nft_type(type), acknowledged, family_of(ipv6));
+    put_name(message, table_attribute, table);
     if (!chain.empty())
-        mnl_attr_put_strz(message, static_cast<std::uint16_t>(chain_attribute), chain.c_str());
+        put_name(message, NFTA_CHAIN_NAME, chain);
     messages.end(message);
-    messages.end(messages.add(NFNL_MSG_BATCH_END, NLM_F_REQUEST, AF_UNSPEC, NFNL_SUBSYS_NFTABLES));
-    (void)messages.send();
+    return messages.send(1);
 }
 
 } // namespace
 
-bool nft_table_exists(bool ipv6) {
-    return ask(ipv6, NFT_MSG_GETTABLE, NFTA_TABLE_NAME, 0, "") != ENOENT;
+bool nft_table_exists(bool ipv6, const std::string& table) {
+    return ask(ipv6, NFT_MSG_GETTABLE, NFTA_TABLE_NAME, table, "") != ENOENT;
 }
 
-bool nft_chain_exists(bool ipv6, const std::string& chain) {
-    return ask(ipv6, NFT_MSG_GETCHAIN, NFTA_CHAIN_TABLE, NFTA_CHAIN_NAME, chain) != ENOENT;
+bool nft_chain_exists(bool ipv6, const std::string& table, const std::string& chain) {
+    return ask(ipv6, NFT_MSG_GETCHAIN, NFTA_CHAIN_TABLE, table, chain) != ENOENT;
 }
 
-void remove_nft_chain(bool ipv6, const std::string& chain) {
-    remove(ipv6, NFT_MSG_DELCHAIN, NFTA_CHAIN_TABLE, NFTA_CHAIN_NAME, chain);
-}
-
-void remove_nft_table(bool ipv6) {
-    remove(ipv6, NFT_MSG_DELTABLE, NFTA_TABLE_NAME, 0, "");
+int remove_nft(bool ipv6, const std::string& table, const std::vector<std::string>& chains, bool table_too) {
+    Messages messages;
+    messages.end(messages.add(NFNL_MSG_BATCH_BEGIN, NLM_F_REQUEST, AF_UNSPEC, NFNL_SUBSYS_NFTABLES));
+    // NLM_F_NONREC: EBUSY if something is in it.
+    for (const std::string& chain : chains) {
+        nlmsghdr* message =
+            messages.add(nft_type(NFT_MSG_DELCHAIN), acknowledged | NLM_F_NONREC, family_of(ipv6));
+        put_name(message, NFTA_CHAIN_TABLE, table);
+        put_name(message, NFTA_CHAIN_NAME, chain);
+        messages.end(message);
+    }
+    if (table_too) {
+        nlmsghdr* message =
+            messages.add(nft_type(NFT_MSG_DELTABLE), acknowledged | NLM_F_NONREC, family_of(ipv6));
+        put_name(message, NFTA_TABLE_NAME, table);
+        messages.end(message);
+    }
+    messages.end(messages.add(NFNL_MSG_BATCH_END, NLM_F_REQUEST, AF_UNSPEC, NFNL_SUBSYS_NFTABLES));
+    return messages.send(chains.size() + (table_too ? 1 : 0));
 }
 
 } // namespace syngate

@@ -4,15 +4,17 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 namespace syngate {
 
 // In this network namespace; true also if the kernel does not say.
-bool nft_table_exists(bool ipv6);
-bool nft_chain_exists(bool ipv6, const std::string& chain);
+bool nft_table_exists(bool ipv6, const std::string& table);
+bool nft_chain_exists(bool ipv6, const std::string& table, const std::string& chain);
 
-// Only if it is empty; quietly not otherwise.
-void remove_nft_chain(bool ipv6, const std::string& chain);
-void remove_nft_table(bool ipv6);
+// All of it in one step, or nothing and the errno: EBUSY if there is a rule in one of the chains, or, with
+// table_too, another chain in the table. Whatever waits in an NFQUEUE of this network namespace is dropped
+// when a base chain goes.
+int remove_nft(bool ipv6, const std::string& table, const std::vector<std::string>& chains, bool table_too);
 
 } // namespace syngate

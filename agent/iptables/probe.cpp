@@ -29,12 +29,12 @@ std::string_view feature_of(const Variant& variant) {
 Features try_variant(const Variant& variant) {
     Features result;
     for (const Tool& tool : variant.tools) {
-        const auto tried = try_extensions(tool, {.owner = trial_owner, .ipv6 = tool.ipv6});
+        const auto tried = try_extensions(tool, trial_owner, rules::all_extensions);
         const auto name = tool.ipv6 ? feature::ip6tables : feature_of(variant);
         result.push_back(made(name, tried.has_value(),
                               fmt::format("adding rules by {} in a scratch namespace: {}", tool.restore,
                                           tried ? "ok" : tried.error().message)));
-        for (const auto extension : rules::extensions) {
+        for (const auto extension : rules::all_extensions) {
             if (!tried || (tool.ipv6 && !find_feature(result, rules::name_of(extension))->available))
                 continue;
             const auto missing = tried->missing.find(extension);
@@ -66,7 +66,7 @@ Features try_in_scratch(const Variant& variant) {
     Features result{made(feature_of(variant), true, fmt::format("not probed: {}", said.error().message))};
     if (variant.tools.size() > 1)
         result.push_back(made(feature::ip6tables, true, result.front().how));
-    for (const auto extension : rules::extensions) {
+    for (const auto extension : rules::all_extensions) {
         const bool off = switched_off(rules::name_of(extension));
         result.push_back(made(rules::name_of(extension), !off, off ? off_text : result.front().how));
     }
@@ -95,7 +95,8 @@ Features probe_iptables() {
                                   [](const Feature& one) { return one.name.starts_with("iptables_"); });
     for (const std::string_view name :
          {feature::iptables_nft, feature::iptables_legacy, feature::ip6tables, feature::xt_multiport,
-          feature::xt_recent, feature::xt_time, feature::nfqueue})
+          feature::xt_recent, feature::xt_time, feature::nfqueue, feature::xt_addrtype, feature::xt_socket,
+          feature::xt_mark, feature::xt_tproxy, feature::xt_redirect})
         if (!find_feature(result, name))
             result.push_back(
                 made(name, false,

@@ -2,11 +2,11 @@
 #include "iptables/tool.hpp"
 
 #include "iptables/program.hpp"
-#include "iptables/rules.hpp"
 
 #include <algorithm>
 #include <cerrno>
 #include <fmt/format.h>
+#include <fstream>
 
 namespace syngate {
 namespace {
@@ -17,6 +17,15 @@ constexpr int resource_problem = 4; // iptables(8): "resource problem", such as 
 std::string on_one_line(std::string text) {
     std::ranges::replace(text, '\n', ' ');
     return text;
+}
+
+// Asking the legacy variant for a table's rules makes the table, and may load its module.
+bool has_legacy_table(bool ipv6, const std::string& table) {
+    std::ifstream names(ipv6 ? "/proc/net/ip6_tables_names" : "/proc/net/ip_tables_names");
+    for (std::string name; std::getline(names, name);)
+        if (name == table)
+            return true;
+    return false;
 }
 
 Result<std::string> run_save(const Tool& tool, const std::vector<std::string>& more) {
@@ -53,11 +62,13 @@ Result<void> Tool::apply(const std::string& what, const std::string& rules, Dura
 }
 
 Result<std::string> Tool::saved() const {
-    return run_save(*this, {"-c", "-t", rules::table});
+    return run_save(*this, {"-c"});
 }
 
-Result<std::string> Tool::saved_whole() const {
-    return run_save(*this, {"-c"});
+Result<std::string> Tool::saved(const std::string& table) const {
+    if (variant == "legacy" && !has_legacy_table(ipv6, table))
+        return std::string();
+    return run_save(*this, {"-c", "-t", table});
 }
 
 } // namespace syngate

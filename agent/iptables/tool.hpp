@@ -22,9 +22,9 @@ struct Tool {
     // then.
     [[nodiscard]] Result<void> apply(const std::string& what, const std::string& rules,
                                      Duration lock_wait = std::chrono::seconds(5)) const;
-    // With counters; of our table, or of all. Reading changes nothing.
+    // With counters; of one table, or of all. Reading changes nothing: a table that is not there is "".
+    [[nodiscard]] Result<std::string> saved(const std::string& table) const;
     [[nodiscard]] Result<std::string> saved() const;
-    [[nodiscard]] Result<std::string> saved_whole() const;
 };
 
 } // namespace syngate

@@ -84,7 +84,7 @@ std::vector<Variant> find_variants() {
     for (Variant& variant : found) {
         variant.is_default = variant.name == by_default;
         for (const Tool& tool : variant.tools) {
-            const auto saved = tool.saved_whole();
+            const auto saved = tool.saved();
             variant.holds_rules |= saved && rules::holds_rules(*saved);
         }
     }

@@ -31,6 +31,8 @@ struct Way {
     [[nodiscard]] bool holds() const { return policy != "drop"; } // where a gate is closed at all
     [[nodiscard]] bool flips() const { return policy == "flip"; }
     [[nodiscard]] bool by_bpf() const { return mode == "bpf"; }
+    // Of the sockets of one port iptables can choose none: it leads from one port to another.
+    [[nodiscard]] bool flips_ports_only() const { return flips() && !by_bpf(); }
 };
 
 // GoogleTest's way to show a parameter.
@@ -54,7 +56,8 @@ protected:
             fmt::print(stderr, "the agent's log:\n{}\n", agent_->log());
     }
 
-    void start_agent(const Argv& server, const Argv& more = {}) {
+    // False: this server cannot be flipped by this way, and the agent has said so and left nothing.
+    bool start_agent(const Argv& server, const Argv& more = {}) {
         const Way& way = GetParam();
         before_ = traces();
         AgentPlan plan{.server = server, .options = {"--mode", way.mode, "--policy", way.policy}};
@@ -63,12 +66,33 @@ protected:
         else
             plan.extra_env = {only_variant(way.hook)};
         plan.options.insert(plan.options.end(), more.begin(), more.end());
+        if (way.flips_ports_only() && server.back() != "{SYNGATE_PORT}" && !contains(more, "restart")) {
+            expect_to_be_refused(plan);
+            return false;
+        }
         agent_.emplace(plan);
         bpf_ = agent_->bpf_objects();
         EXPECT_EQ(agent_->status()["gate"]["mode"], way.mode);
         EXPECT_EQ(agent_->status()["gate"]["hook"], way.hook);
         EXPECT_NE(traces(), before_); // else their absence in the end would say nothing
         EXPECT_FALSE(bpf_.empty());
+        return true;
+    }
+
+    static bool contains(const Argv& all, const std::string& one) {
+        return std::ranges::find(all, one) != all.end();
+    }
+
+    void expect_to_be_refused(const AgentPlan& plan) {
+        Argv argv{built("syngate"), "run"};
+        argv.insert(argv.end(), plan.options.begin(), plan.options.end());
+        argv.emplace_back("--");
+        argv.insert(argv.end(), plan.server.begin(), plan.server.end());
+        const auto result = run(argv, {.extra_env = plan.extra_env});
+        EXPECT_EQ(result.status, (ExitStatus{3, 0})) << result.err;
+        EXPECT_NE(result.err.find("from one port to another"), result.err.npos) << result.err;
+        EXPECT_EQ(all_rules(), rules_before_);
+        EXPECT_EQ(traces(), before_);
     }
 
     // The same again and again under way of the load; every one is expected to succeed. changing: the ports
@@ -146,7 +170,11 @@ protected:
     }
 
     void stop_agent(ExitStatus expected = {0, 0}) {
-        EXPECT_EQ(all_rules(), rules_before_); // gone with each window, not only at the end
+        if (!agent_) // it was refused
+            return;
+        if (!GetParam().flips_ports_only()) { // gone with each window, not only at the end
+            EXPECT_FALSE(all_rules().contains("-j SYNGATE-"));
+        }
         EXPECT_EQ(agent_->stop(), expected);
         EXPECT_TRUE(wait_until([&] { return still_there(bpf_).empty(); }))
             << ::testing::PrintToString(still_there(bpf_));
@@ -158,7 +186,8 @@ protected:
     // Start, the verb under load, the end: what most servers are put through.
     void put_through(const Argv& server, const std::string& verb, int times, double rate = 1000,
                      double slowest_ms = 500) {
-        start_agent(server, {"--ports", fmt::format("{}", port)});
+        if (!start_agent(server, {"--ports", fmt::format("{}", port)}))
+            return;
         LoadRun load(hosts_.client, {.to = both_families(), .rate = rate});
         swap(verb, times);
         expect_unharmed(load.finish(), slowest_ms);
@@ -197,7 +226,8 @@ TEST_P(Conformance, HaproxyMasterWorkerReload) {
 TEST_P(Conformance, HaproxyReloadWithExposedListeners) {
     const auto global =
         fmt::format("    stats socket {}/haproxy.sock level admin expose-fd listeners\n", scratch());
-    start_agent(haproxy(haproxy_config({.global = global})));
+    if (!start_agent(haproxy(haproxy_config({.global = global}))))
+        return;
     LoadRun load(hosts_.client, {.to = both_families(), .rate = 1000});
     swap("reload", 4, "");
     const auto result = load.finish();
@@ -209,6 +239,8 @@ TEST_P(Conformance, HaproxyReloadWithExposedListeners) {
 
 TEST_P(Conformance, HaproxyRestart) {
     put_through(haproxy(haproxy_config()), "restart", 3);
+    if (!agent_)
+        return;
     EXPECT_GT(longest_ms(), 0);
     stop_agent();
 }
@@ -253,7 +285,8 @@ signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown
 server.serve_forever(0.05)
 server.server_close()
 )");
-    start_agent({"python3", script, fmt::format("{}", port)}, {"--reload", "overlap"});
+    if (!start_agent({"python3", script, fmt::format("{}", port)}, {"--reload", "overlap"}))
+        return;
     LoadRun load(hosts_.client, {.to = both_families(), .rate = 100});
     swap("reload", 3);
     expect_unharmed(load.finish(), 1500);
@@ -262,7 +295,8 @@ server.server_close()
 }
 
 TEST_P(Conformance, NginxReload) {
-    start_agent(nginx_argv(write_file("nginx.conf", nginx_config())));
+    if (!start_agent(nginx_argv(write_file("nginx.conf", nginx_config()))))
+        return;
     LoadRun load(hosts_.client, {.to = both_families(), .rate = 1000});
     swap("reload", 4, GetParam().flips() ? "" : fmt::format("{}", port)); // the same sockets all the time
     expect_unharmed(load.finish());
@@ -275,7 +309,8 @@ TEST_P(Conformance, NginxReuseportReloadToFewerWorkers) {
     const auto config = [](int workers) {
         return write_file("nginx.conf", nginx_config({.listen_options = "reuseport", .workers = workers}));
     };
-    start_agent(nginx_argv(config(4)));
+    if (!start_agent(nginx_argv(config(4))))
+        return;
     LoadRun load(hosts_.client, {.to = both_families(), .rate = 1000});
     int before = 4;
     for (const int workers : {2, 3, 1}) {
@@ -305,9 +340,30 @@ TEST_P(Conformance, PythonReload) {
     stop_agent({128 + SIGTERM, 0});
 }
 
+// A server that could share its port, but shall not: each generation gets a port of its own.
+TEST_P(Conformance, HaproxyBlueGreen) {
+    if (!GetParam().flips())
+        return; // HaproxyRestart is the same without
+    std::string config = haproxy_config();
+    for (std::size_t at = 0; (at = config.find(":8080", at)) != config.npos;)
+        config.replace(at, 5, ":${SYNGATE_PORT}");
+    if (!start_agent(haproxy(config), {"--ports", "8080", "--reload", "restart"}))
+        return;
+    auto to = both_families();
+    to.insert(to.end(), {fmt::format("127.0.0.1:{}", port), fmt::format("[::1]:{}", port)});
+    LoadRun local(hosts_.server, {.to = to, .rate = 300});
+    LoadRun remote(hosts_.client, {.to = both_families(), .rate = 1000});
+    swap("reload", 3);
+    expect_unharmed(local.finish());
+    expect_unharmed(remote.finish());
+    expect_counters_agree(1300);
+    stop_agent();
+}
+
 TEST_P(Conformance, ReloadAddsAPortAndRemovesAnother) {
     const auto config = [](const Ports& ports) { return haproxy_config({.ports = ports}); };
-    start_agent(haproxy(config({port, other_port})));
+    if (!start_agent(haproxy(config({port, other_port}))))
+        return;
     LoadRun load(hosts_.client, {.to = both_families(), .rate = 1000});
     write_file("haproxy.cfg", config({port, third_port}));
     swap("reload", 1); // neither the new nor the old port changes hands
@@ -322,7 +378,8 @@ TEST_P(Conformance, ReloadAddsAPortAndRemovesAnother) {
 }
 
 TEST_P(Conformance, OnlyThePortsThatAreNamedAreGated) {
-    start_agent(haproxy(haproxy_config({.ports = {80, port}})), {"--ports", "80"});
+    if (!start_agent(haproxy(haproxy_config({.ports = {80, port}})), {"--ports", "80"}))
+        return;
     LoadRun gated(hosts_.client, {.to = both_families(80), .rate = 500});
     LoadRun not_gated(hosts_.client, {.to = both_families(port), .rate = 500});
     swap("restart", 2, "80");
@@ -335,7 +392,8 @@ TEST_P(Conformance, OnlyThePortsThatAreNamedAreGated) {
 
 // What goes to an address of the host itself comes in on lo, whatever device holds the address.
 TEST_P(Conformance, LocalClients) {
-    start_agent(haproxy(haproxy_config()));
+    if (!start_agent(haproxy(haproxy_config())))
+        return;
     auto to = both_families();
     to.insert(to.end(), {fmt::format("127.0.0.1:{}", port), fmt::format("[::1]:{}", port)});
     LoadRun local(hosts_.server, {.to = to, .rate = 800});
@@ -353,7 +411,8 @@ INSTANTIATE_TEST_SUITE_P(Ways, Conformance,
                                            Way{"bpf", "tc", "drop"}, Way{"bpf", "xdp", "hold"},
                                            Way{"bpf", "xdp", "drop"}, Way{"iptables", "nft", "hold"},
                                            Way{"iptables", "nft", "drop"}, Way{"iptables", "legacy", "hold"},
-                                           Way{"iptables", "legacy", "drop"}),
+                                           Way{"iptables", "legacy", "drop"}, Way{"iptables", "nft", "flip"},
+                                           Way{"iptables", "legacy", "flip"}),
                          name_of);
 
 } // namespace syngate::live

@@ -41,7 +41,7 @@ std::string all_rules() {
 
 void make_legacy_tables() {
     for (const char* program : {"iptables-legacy", "ip6tables-legacy"})
-        for (const char* table : {"filter", "mangle"})
+        for (const char* table : {"filter", "mangle", "nat"})
             must_run({program, "-t", table, "-L", "-n"});
 }
 

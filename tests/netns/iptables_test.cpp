@@ -7,6 +7,7 @@
 #include <csignal>
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <fstream>
 #include <gtest/gtest.h>
 #include <sys/file.h>
 #include <tuple>
@@ -87,7 +88,8 @@ TEST_P(Iptables, RulesAreAsBeforeAfterACleanStop) {
     }
 }
 
-// Between windows there is nothing at all to be left behind.
+// Before the first window there is nothing at all to be left behind, later no rule: what the nft variant made
+// for them stays, as taking a base chain away empties every NFQUEUE, whoever's it is.
 TEST_P(Iptables, AnAgentWithAnOpenGateHasNoRules) {
     const auto before = all_rules();
     Argv run{"run"};
@@ -98,8 +100,47 @@ TEST_P(Iptables, AnAgentWithAnOpenGateHasNoRules) {
     Agent agent(run, by());
     EXPECT_EQ(all_rules(), before);
     EXPECT_EQ(agent.ask("restart")["exit"], 0) << agent.process.err();
-    EXPECT_EQ(all_rules(), before);
+    EXPECT_FALSE(all_rules().contains("-A ")) << all_rules();
+    const bool is_nft = variant() == "nft";
+    EXPECT_EQ(all_rules() == before, !is_nft);
+    EXPECT_EQ(must_run({"nft", "list", "ruleset"}).contains("hook input"), is_nft);
     agent.kill();
+    EXPECT_TRUE(cli({"cleanup"}).ok());
+    EXPECT_EQ(all_rules(), before);
+}
+
+// An agent that waits for the lock answers others that ask for its ports, and takes what it would have put
+// into place with it when it is killed.
+TEST_P(Iptables, AnAgentThatWaitsForTheLockAnswersAndLeavesNothing) {
+    if (variant() == "nft")
+        return; // it has no lock
+    const auto before = all_rules();
+    Fd lock(::open("/run/xtables.lock", O_RDONLY | O_CREAT | O_CLOEXEC, 0600));
+    ASSERT_EQ(::flock(lock.get(), LOCK_EX | LOCK_NB), 0);
+    const Listener other_server(82);
+    const auto before_it = processes();
+    Process waiting(syngate({"exec", "--mode", "iptables", "--ports", "81", "--", "true"}),
+                    {.extra_env = by().extra_env});
+    pid_t restore = 0;
+    ASSERT_TRUE(wait_until([&] {
+        for (const pid_t each : processes()) {
+            std::ifstream name(fmt::format("/proc/{}/comm", each));
+            std::string text;
+            if (std::getline(name, text) && text.starts_with("iptables-lega") && !before_it.contains(each) &&
+                read_file(fmt::format("/proc/{}/cmdline", each)).contains("restore"))
+                restore = each;
+        }
+        return restore != 0;
+    }));
+    const auto began = Clock::now();
+    const auto other = cli({"exec", "--mode", "bpf", "--ports", "82", "--", "true"});
+    EXPECT_TRUE(other.ok()) << other.err;
+    EXPECT_LT(to_us(Clock::now() - began), to_us(2500ms)); // who asks waits 3 s
+    waiting.signal(SIGKILL);
+    EXPECT_TRUE(waiting.wait());
+    // At once, not when it has waited long enough (5 s).
+    EXPECT_TRUE(wait_until([&] { return !processes().contains(restore); }, 3s));
+    lock.reset();
     EXPECT_EQ(all_rules(), before);
 }
 

@@ -2,6 +2,7 @@
 #include "netns/proxy_scene.hpp"
 
 #include "netns/internal.hpp"
+#include "netns/iptables.hpp"
 
 #include <arpa/inet.h>
 #include <cstring>
@@ -40,6 +41,20 @@ Process start_backend(const ClientHost& hosts, const Namespace& backend) {
 } // namespace
 
 ProxyScene::ProxyScene() : backend_server(start_backend(hosts, backend)) {}
+
+bool is_bpf(const std::string& way) {
+    return way != "nft" && way != "legacy";
+}
+
+AgentPlan by_way(const std::string& way, AgentPlan plan) {
+    if (is_bpf(way)) {
+        plan.options.insert(plan.options.end(), {"--hook", way});
+        return plan;
+    }
+    plan.options.insert(plan.options.end(), {"--mode", "iptables"});
+    plan.extra_env.push_back(only_variant(way));
+    return plan;
+}
 
 StoppedAgent::~StoppedAgent() {
     try {

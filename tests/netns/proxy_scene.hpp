@@ -33,6 +33,11 @@ struct ProxyScene {
     static std::string intercepting_config(const Ports& ports);
 };
 
+// Who diverts and intercepts: "tcx", "tc" or "xdp", or "nft" or "legacy" of iptables. Sets the options and
+// the environment of an agent.
+AgentPlan by_way(const std::string& way, AgentPlan plan);
+bool is_bpf(const std::string& way);
+
 // An agent that is stopped, and its server with it, at its object's end.
 struct StoppedAgent : Agent {
     using Agent::Agent;

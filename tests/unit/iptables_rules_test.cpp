@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
+#include "iptables/iptables_steering.hpp"
 #include "iptables/lease_switch.hpp"
 #include "iptables/rules.hpp"
+#include "iptables/rules_redirect.hpp"
+#include "iptables/rules_transparent.hpp"
 #include "iptables/variant.hpp"
 
 #include <algorithm>
@@ -72,8 +75,7 @@ TEST(IptablesRules, AStagedGateForDropByTimeOverIpv6) {
                     .ipv6 = true,
                     .lease_by = LeaseBy::time,
                     .multiport = false,
-                    .made_table = true,
-                    .made_input_chain = true};
+                    .made = {.table = true, .chains = {"INPUT"}}};
     EXPECT_EQ(rules::staged(gate, {1, 2, 9}),
               "*mangle\n"
               ":SYNGATE-0123456789abcdef - [0:0]\n"
@@ -86,12 +88,12 @@ TEST(IptablesRules, AStagedGateForDropByTimeOverIpv6) {
               "-A SYNGATE-0123456789abcdef-p -p tcp -m tcp --dport 9 -j SYNGATE-0123456789abcdef-v\n"
               "-I INPUT -p tcp -m tcp --tcp-flags SYN,ACK SYN -j SYNGATE-0123456789abcdef\n"
               "COMMIT\n");
-    // Until, and without, 2026-11-22 11:06:03 UTC.
-    EXPECT_EQ(rules::closed_until(gate, 1795345563),
+    // Until, and without, 2026-11-22 11:06:03 UTC; a clock that is set back to before its begin opens it.
+    EXPECT_EQ(rules::closed_between(gate, 1795345560, 1795345563),
               "*mangle\n"
               ":SYNGATE-0123456789abcdef - [0:0]\n"
-              "-A SYNGATE-0123456789abcdef -m time --datestop 2026-11-22T11:06:02 -j "
-              "SYNGATE-0123456789abcdef-p\n"
+              "-A SYNGATE-0123456789abcdef -m time --datestart 2026-11-22T11:06:00 --datestop "
+              "2026-11-22T11:06:02 -j SYNGATE-0123456789abcdef-p\n"
               "COMMIT\n");
     EXPECT_EQ(rules::opened(gate), "*mangle\n:SYNGATE-0123456789abcdef - [0:0]\nCOMMIT\n");
 }
@@ -127,30 +129,145 @@ TEST(IptablesRules, OwnersAreReadFromTheChainsOfOurTable) {
 }
 
 TEST(IptablesRules, RemovalTakesTheOwnersOwnAndTheJumpToIt) {
-    EXPECT_EQ(rules::removal(saved, id),
+    EXPECT_EQ(rules::removal(saved, rules::mangle, id, rules::gate_parts),
               "*mangle\n"
               "-D INPUT -p tcp -m tcp --tcp-flags SYN,ACK SYN -j SYNGATE-0123456789abcdef\n"
               "-F SYNGATE-0123456789abcdef\n"
               "-F SYNGATE-0123456789abcdef-p\n"
-              "-F SYNGATE-0123456789abcdef-t\n"
               "-F SYNGATE-0123456789abcdef-v\n"
               "-X SYNGATE-0123456789abcdef\n"
               "-X SYNGATE-0123456789abcdef-p\n"
-              "-X SYNGATE-0123456789abcdef-t\n"
               "-X SYNGATE-0123456789abcdef-v\n"
               "COMMIT\n");
-    EXPECT_EQ(rules::removal(saved, 0x77), "");
+    EXPECT_EQ(rules::removal(saved, rules::mangle, 0x77, rules::gate_parts), "");
+    EXPECT_EQ(rules::removal(saved, rules::mangle, id, rules::transparent_parts), "");
+    EXPECT_EQ(rules::removal(saved, rules::nat, id, rules::gate_parts), "");
+    EXPECT_EQ(
+        rules::jumps_removal(saved, rules::mangle, id, {""}),
+        "*mangle\n-D INPUT -p tcp -m tcp --tcp-flags SYN,ACK SYN -j SYNGATE-0123456789abcdef\nCOMMIT\n");
 }
 
 TEST(IptablesRules, CountsAndNotes) {
     EXPECT_EQ(rules::judged(saved, id), 7U);
     EXPECT_EQ(rules::judged(saved, 0xff), 3U);
-    EXPECT_TRUE(rules::made(saved, id).table);
-    EXPECT_FALSE(rules::made(saved, id).input_chain);
-    EXPECT_FALSE(rules::made(saved, 0xff).table);
-    EXPECT_TRUE(rules::made(saved).table && rules::made(saved).input_chain);
-    EXPECT_TRUE(rules::input_accepts(saved));
-    EXPECT_FALSE(rules::input_accepts("*mangle\n:INPUT DROP [0:0]\nCOMMIT\n*filter\n:INPUT ACCEPT [0:0]\n"));
+    const rules::Made table{.table = true, .chains = {}}, input{.table = false, .chains = {"INPUT"}};
+    EXPECT_EQ(rules::made(saved, rules::mangle, id), table);
+    EXPECT_EQ(rules::made(saved, rules::mangle, 0xff), input);
+    EXPECT_EQ(rules::made(saved, rules::mangle), (rules::Made{.table = true, .chains = {"INPUT"}}));
+    EXPECT_EQ(rules::made_by_others(saved, rules::mangle, id), input);
+    EXPECT_EQ(rules::made(saved, rules::nat), rules::Made{});
+    EXPECT_EQ(rules::notes_of(saved, rules::mangle, id),
+              std::vector<std::string>{"SYNGATE-0123456789abcdef-t"});
+    EXPECT_TRUE(rules::has_chains(saved, rules::mangle, id));
+    EXPECT_FALSE(rules::has_chains(":SYNGATE-0123456789abcdef-t - [0:0]\n", rules::mangle, id));
+    EXPECT_TRUE(rules::accepts(saved, rules::mangle, "INPUT"));
+    EXPECT_FALSE(rules::accepts("*mangle\n:INPUT DROP [0:0]\nCOMMIT\n*filter\n:INPUT ACCEPT [0:0]\n",
+                                rules::mangle, "INPUT"));
+}
+
+TEST(IptablesRules, WhatIsInterceptedToAGatedPortIsGatedBeforeIt) {
+    const Gate gate{.owner = id,
+                    .lease_seconds = 3,
+                    .intercepts =
+                        *parse_intercepts("80=8888,198.51.100.0/24:80=8889,[2001:db8::]/32:80=8888")};
+    EXPECT_EQ(rules::hooks_of(gate), (std::set<std::string>{"INPUT", "PREROUTING"}));
+    const std::string text = rules::staged(gate, {8888});
+    // The longer prefix first, to a port that is not gated; nothing of IPv6's.
+    EXPECT_NE(
+        text.find("-A SYNGATE-0123456789abcdef-f -d 198.51.100.0/24 -p tcp -m tcp --dport 80 -j RETURN\n"
+                  "-A SYNGATE-0123456789abcdef-f -p tcp -m tcp --dport 80 -j "
+                  "SYNGATE-0123456789abcdef-v\n"),
+        text.npos)
+        << text;
+    EXPECT_EQ(count(text, "2001"), 0U);
+    EXPECT_NE(
+        text.find("-I PREROUTING ! -i lo -p tcp -m tcp --tcp-flags SYN,ACK SYN -m addrtype ! --dst-type "
+                  "LOCAL -j SYNGATE-0123456789abcdef-c\n"),
+        text.npos)
+        << text;
+    // Both doors close and open together.
+    EXPECT_EQ(count(rules::with_lease(gate), "--rcheck"), 2U);
+    EXPECT_EQ(count(rules::closed_between(gate, 1, 5), "--datestop"), 2U);
+    EXPECT_EQ(count(rules::opened(gate), "\n:"), 2U);
+}
+
+TEST(IptablesRules, TransparentConnections) {
+    const auto intercepts = *parse_intercepts("80=8888,198.51.100.0/24:80=8889,[2001:db8::]/32:80=8887");
+    const std::string text =
+        rules::transparent({.owner = id, .mark = 0x1000, .mask = 0x3000}, intercepts, "LEASE", true);
+    EXPECT_EQ(
+        text,
+        "*mangle\n"
+        ":SYNGATE-0123456789abcdef-d - [0:0]\n"
+        ":SYNGATE-0123456789abcdef-l - [0:0]\n"
+        "-A SYNGATE-0123456789abcdef-l -d 198.51.100.0/24 -p tcp -m tcp --dport 80 -j TPROXY --on-port 8889 "
+        "--tproxy-mark 0x1000/0x3000\n"
+        "-A SYNGATE-0123456789abcdef-l -p tcp -m tcp --dport 80 -j TPROXY --on-port 8888 --tproxy-mark "
+        "0x1000/0x3000\n"
+        "-A SYNGATE-0123456789abcdef-d -p tcp -m tcp --tcp-flags SYN,ACK SYN LEASE -j "
+        "SYNGATE-0123456789abcdef-l\n"
+        "-A SYNGATE-0123456789abcdef-d -p tcp -m socket --transparent -j MARK --set-xmark 0x1000/0x3000\n"
+        "-A SYNGATE-0123456789abcdef-d -p icmp -m socket --transparent -j MARK --set-xmark "
+        "0x1000/0x3000\n"
+        "-I PREROUTING ! -i lo -p tcp -m addrtype ! --dst-type LOCAL -j SYNGATE-0123456789abcdef-d\n"
+        "-I PREROUTING ! -i lo -p icmp -m addrtype ! --dst-type LOCAL -j SYNGATE-0123456789abcdef-d\n"
+        "COMMIT\n");
+    const std::string six = rules::transparent(
+        {.owner = id, .ipv6 = true, .mark = 1, .mask = 1, .addrtype = false}, intercepts, "LEASE", true);
+    EXPECT_NE(six.find("-d 2001:db8::/32 -p tcp -m tcp --dport 80 -j TPROXY --on-port 8887 "), six.npos)
+        << six;
+    EXPECT_NE(six.find("-I PREROUTING ! -i lo -p ipv6-icmp -j "), six.npos) << six;
+    EXPECT_EQ(count(six, "198.51"), 0U);
+    // Nobody listens: no SYN is looked at.
+    EXPECT_EQ(count(rules::transparent({.owner = id}, {}, "LEASE", false), "LEASE"), 0U);
+}
+
+TEST(IptablesRules, RedirectsKeepAnAddressAndLeaveOthersAlone) {
+    ListenAddress any{.port = 80}, one{.address = {10, 0, 0, 1}, .port = 80}, theirs = one;
+    theirs.address[3] = 2;
+    const std::string text =
+        rules::redirected({.owner = id}, {{any, 8081}, {one, 8082}, {theirs, 0}}, "LEASE", true);
+    EXPECT_EQ(
+        text,
+        "*nat\n"
+        ":SYNGATE-0123456789abcdef-n - [0:0]\n"
+        "-A SYNGATE-0123456789abcdef-n -d 10.0.0.1 -p tcp -m tcp --tcp-flags SYN,ACK SYN --dport 80 LEASE -j "
+        "DNAT --to-destination 10.0.0.1:8082\n"
+        "-A SYNGATE-0123456789abcdef-n -d 10.0.0.2 -p tcp -m tcp --tcp-flags SYN,ACK SYN --dport 80 LEASE -j "
+        "RETURN\n"
+        "-A SYNGATE-0123456789abcdef-n -p tcp -m tcp --tcp-flags SYN,ACK SYN --dport 80 LEASE -j REDIRECT "
+        "--to-ports 8081\n"
+        "-I PREROUTING -p tcp -m addrtype --dst-type LOCAL -j SYNGATE-0123456789abcdef-n\n"
+        "-I OUTPUT -p tcp -m addrtype --dst-type LOCAL -j SYNGATE-0123456789abcdef-n\n"
+        "COMMIT\n");
+    const auto found = rules::redirects_in(
+        "*nat\n[3:180] -A SYNGATE-0123456789abcdef-n -d 10.0.0.1/32 -p tcp -m tcp --dport 80 --tcp-flags "
+        "SYN,ACK "
+        "SYN -j DNAT --to-destination 10.0.0.1:8082\n"
+        "[5:300] -A SYNGATE-0123456789abcdef-n -p tcp -m tcp --dport 80 -j REDIRECT --to-ports 8081\n"
+        "[1:60] -A SYNGATE-0123456789abcdef-n -d 10.0.0.2/32 -p tcp -m tcp --dport 80 -j RETURN\nCOMMIT\n",
+        id, false);
+    ASSERT_EQ(found.size(), 2U);
+    EXPECT_EQ(found[0].to, 8082);
+    EXPECT_EQ(found[0].connections, 3U);
+    EXPECT_EQ(found[1].port, 80);
+    EXPECT_EQ(found[1].to, 8081);
+}
+
+TEST(IptablesSteering, LeadsToOnePortAndNeverToTheSame) {
+    const ListenAddress at{.port = 80};
+    Listener here, there, elsewhere;
+    here.port = 80;
+    there.port = 8081;
+    elsewhere.port = 8082;
+    const auto good =
+        port_redirects({{at, {there, there}}, {{.ipv6 = true, .address = {1}, .port = 80}, {}}});
+    ASSERT_TRUE(good);
+    EXPECT_EQ((*good)[0].to, 8081);
+    EXPECT_EQ((*good)[0].sockets, 2U);
+    EXPECT_EQ((*good)[1].to, 0);
+    EXPECT_EQ(port_redirects({{at, {here}}}).error().exit, Exit::impossible);
+    EXPECT_EQ(port_redirects({{at, {there, elsewhere}}}).error().exit, Exit::impossible);
 }
 
 TEST(IptablesRules, OnlyOthersRulesMakeAChoice) {
@@ -166,12 +283,15 @@ TEST(IptablesRules, OnlyOthersRulesMakeAChoice) {
 }
 
 TEST(IptablesRules, ATrialUsesEachExtensionOnceAndChangesNoTraffic) {
-    const Gate gate{.owner = id};
-    const std::string all = rules::trial(gate, {std::begin(rules::extensions), std::end(rules::extensions)});
-    for (const char* part : {"-m multiport", "-m recent", "-m time", "NFQUEUE"})
+    const std::string all = rules::trial(id, false, {}, {.table = true}, rules::all_extensions);
+    for (const char* part : {"-m multiport", "-m recent", "-m time", "NFQUEUE", "-m addrtype", "-m socket",
+                             "-j MARK", "-j TPROXY", "-j REDIRECT", "-j DNAT", "abcdef-t"})
         EXPECT_EQ(count(all, part), 1U) << part;
-    EXPECT_EQ(count(all, "INPUT"), 0U) << all;
-    EXPECT_EQ(count(rules::trial(gate, {}), "\n-A"), 1U);
+    for (const char* hook : {"INPUT", "PREROUTING", "OUTPUT"})
+        EXPECT_EQ(count(all, hook), 0U) << all;
+    const std::string none = rules::trial(id, false, {}, {.table = true}, {});
+    EXPECT_EQ(count(none, "\n-A"), 1U);
+    EXPECT_EQ(count(none, "*nat"), 0U);
 }
 
 TEST(IptablesVariant, RulesThenDefaultThenOrder) {

@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "iptables/iptables_divert.hpp"
+
+#include "iptables/extensions.hpp"
+#include "iptables/own_rules.hpp"
+#include "iptables/rules_transparent.hpp"
+#include "iptables/standing_rules.hpp"
+#include "iptables/variant.hpp"
+#include "net/listen_address.hpp"
+
+#include <algorithm>
+#include <fmt/format.h>
+#include <spdlog/spdlog.h>
+
+namespace syngate {
+namespace {
+
+using rules::Extension;
+
+// As the steerer's: no event tells of a new listener.
+constexpr auto look_every = std::chrono::milliseconds(200);
+
+class Divert final : public IptablesDivert {
+public:
+    Divert(const Gate& gate, Sockets& sockets, const IptablesDivertOptions& options)
+        : gate_(gate), sockets_(sockets), options_(options) {}
+    ~Divert() override {
+        if (!rules_)
+            return;
+        for (const Tool& tool : rules_->options().tools)
+            if (const auto r = remove_parts(tool, rules::mangle, options_.owner_id, rules::transparent_parts);
+                !r)
+                spdlog::warn("{}; `syngate cleanup` removes them", r.error().message);
+    }
+
+    Result<void> start(Loop& loop) {
+        StandingOptions standing{.tools = {},
+                                 .owner = options_.owner_id,
+                                 .table = rules::mangle,
+                                 .parts = rules::transparent_parts,
+                                 .purpose = "l",
+                                 .lease_by = rules::LeaseBy::recent,
+                                 .lease = 10 * options_.lease};
+        if (const auto r = choose(standing); !r)
+            return r;
+        auto made = StandingRules::make(loop, std::move(standing));
+        if (!made)
+            return std::unexpected(made.error());
+        rules_ = std::move(*made);
+        live_ = find_live();
+        if (auto r = apply(); !r)
+            return r;
+        if (options_.divert.intercepts.empty())
+            return {};
+        auto look = loop.every(look_every, [this] { follow(); });
+        if (!look)
+            return std::unexpected(look.error());
+        look_ = std::move(*look);
+        return {};
+    }
+
+    void follow() override {
+        if (options_.divert.intercepts.empty() || gate_.is_closed())
+            return;
+        Live now = find_live();
+        if (now == live_)
+            return;
+        const Live former = std::exchange(live_, std::move(now));
+        if (const auto r = apply(); !r) {
+            live_ = former;
+            spdlog::warn("{}; tried again soon", r.error().message);
+        }
+    }
+
+    [[nodiscard]] std::vector<std::pair<std::string, std::uint64_t>> verdicts() const override {
+        rules::TransparentCounts sum = before_;
+        add_counts(sum);
+        return {{"diverted", sum.diverted},
+                {"diverted_error", sum.diverted_error},
+                {"intercepted", sum.intercepted}};
+    }
+
+private:
+    // Rules by their texts for which somebody listens, of IPv4 and of IPv6.
+    using Live = std::array<std::vector<std::string>, 2>;
+
+    Result<void> choose(StandingOptions& standing) {
+        const auto variants = find_variants();
+        const auto variant = std::ranges::find(variants, options_.variant, &Variant::name);
+        if (variant == variants.end())
+            return failure(Exit::impossible, fmt::format("there is no iptables {}", options_.variant));
+        const bool intercepts = !options_.divert.intercepts.empty();
+        rules::ExtensionSet needed{Extension::socket, Extension::mark};
+        if (intercepts)
+            needed.insert({Extension::tproxy, Extension::addrtype});
+        rules::ExtensionSet wanted = needed;
+        wanted.insert({Extension::addrtype, Extension::recent, Extension::time});
+        for (const Tool& tool : variant->tools) {
+            const auto found = try_extensions(tool, options_.owner_id, wanted);
+            if (!found && tool.ipv6 && found.error().exit != Exit::busy) {
+                spdlog::warn("transparent connections by IPv4 only: {}", found.error().message);
+                continue;
+            }
+            if (!found)
+                return std::unexpected(found.error());
+            std::string lacking = found->why_not(needed);
+            if (intercepts && !found->has(Extension::recent) && !found->has(Extension::time))
+                lacking = found->why_not({Extension::recent, Extension::time});
+            if (!lacking.empty())
+                return failure(Exit::impossible, fmt::format("transparent proxying by {} is not possible, {}",
+                                                             tool.ipv6 ? "ip6tables" : "iptables", lacking));
+            if (!found->has(Extension::recent))
+                standing.lease_by = rules::LeaseBy::time;
+            addrtype_ &= found->has(Extension::addrtype);
+            standing.tools.push_back(tool);
+        }
+        return {};
+    }
+
+    [[nodiscard]] Live find_live() const {
+        Live live;
+        if (options_.divert.intercepts.empty())
+            return live;
+        const auto listeners = sockets_.listeners();
+        if (!listeners) {
+            spdlog::debug("{}", listeners.error().message);
+            return live_;
+        }
+        for (const Intercept& rule : options_.divert.intercepts)
+            for (const bool ipv6 : {false, true})
+                if (std::ranges::any_of(*listeners, [&](const Listener& l) { return serves(l, rule, ipv6); }))
+                    live[ipv6 ? 1 : 0].push_back(rule.text);
+        return live;
+    }
+
+    // TPROXY looks for a listener on any address: it asks for one of the interface that the packet came by.
+    static bool serves(const Listener& listener, const Intercept& rule, bool ipv6) {
+        const bool of_family = listener.ipv6 == ipv6 || (listener.ipv6 && !listener.ipv6_only && !ipv6);
+        return listener.port == rule.listen_port && of_family && address_of(listener).is_any() &&
+               listener.transparent.value_or(true);
+    }
+
+    Result<void> apply() {
+        add_counts(before_);
+        const auto makings = [&](const Tool& tool) {
+            return note_makings(tool, options_.owner_id, rules::mangle, {"PREROUTING"});
+        };
+        std::array<rules::Made, 2> made;
+        for (const Tool& tool : rules_->options().tools)
+            made[tool.ipv6 ? 1 : 0] = makings(tool);
+        std::array<std::vector<Intercept>, 2> live;
+        for (const std::size_t family : {0, 1})
+            for (const Intercept& rule : options_.divert.intercepts)
+                if (std::ranges::find(live_[family], rule.text) != live_[family].end())
+                    live[family].push_back(rule);
+        auto r = rules_->apply(
+            [how = options_.divert, owner = options_.owner_id, addrtype = addrtype_, made,
+             live](const Tool& tool, const std::string& lease, bool with_jumps) {
+                const std::size_t family = tool.ipv6 ? 1 : 0;
+                return rules::transparent({.owner = owner,
+                                           .ipv6 = tool.ipv6,
+                                           .mark = how.mark,
+                                           .mask = how.mask,
+                                           .addrtype = addrtype,
+                                           .made = made[family]},
+                                          live[family], lease, with_jumps);
+            },
+            "cannot put up the rules of transparent proxying");
+        return r;
+    }
+
+    // What the rules that are there have counted.
+    void add_counts(rules::TransparentCounts& sum) const {
+        if (!rules_->are_there())
+            return;
+        for (const Tool& tool : rules_->options().tools) {
+            const auto saved = tool.saved(rules::mangle);
+            const auto counts =
+                saved ? rules::transparent_counts(*saved, options_.owner_id) : rules::TransparentCounts{};
+            sum.diverted += counts.diverted;
+            sum.diverted_error += counts.diverted_error;
+            sum.intercepted += counts.intercepted;
+        }
+    }
+
+    const Gate& gate_;
+    Sockets& sockets_;
+    IptablesDivertOptions options_;
+    bool addrtype_ = true;
+    Live live_;
+    rules::TransparentCounts before_; // of rules that were replaced
+    std::unique_ptr<StandingRules> rules_;
+    Source look_;
+};
+
+} // namespace
+
+Result<std::unique_ptr<IptablesDivert>> IptablesDivert::put_up(Loop& loop, const Gate& gate, Sockets& sockets,
+                                                               const IptablesDivertOptions& options) {
+    auto divert = std::make_unique<Divert>(gate, sockets, options);
+    if (const auto r = divert->start(loop); !r)
+        return std::unexpected(r.error());
+    return divert;
+}
+
+} // namespace syngate
