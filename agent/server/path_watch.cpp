@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <climits>
 #include <dirent.h>
+#include <fcntl.h>
 #include <filesystem>
 #include <fmt/format.h>
 #include <list>
@@ -94,6 +95,14 @@ void add_file(Plan& plan, const std::string& path) {
         plan.files.insert(real);
 }
 
+// Mounted over the entry of its directory, as containers have single files: the directory sees no change of
+// it.
+bool is_mounted(const fs::path& path) {
+    struct statx info {};
+    return statx(AT_FDCWD, path.c_str(), AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, 0, &info) == 0 &&
+           (info.stx_attributes & STATX_ATTR_MOUNT_ROOT) != 0;
+}
+
 Plan make_plan(const std::vector<std::string>& paths) {
     Plan plan;
     for (const auto& path : paths) {
@@ -107,8 +116,9 @@ Plan make_plan(const std::vector<std::string>& paths) {
             continue;
         plan.directories[real].all = true;
         for (fs::directory_iterator entry(real, error), end; !error && entry != end; entry.increment(error))
-            if (entry->is_symlink(error) && !is_editors_own(entry->path().filename().native()) &&
-                !fs::is_directory(entry->path(), error))
+            if (!is_editors_own(entry->path().filename().native()) &&
+                !fs::is_directory(entry->path(), error) &&
+                (entry->is_symlink(error) || is_mounted(entry->path())))
                 add_file(plan, entry->path());
     }
     return plan;
