@@ -14,11 +14,17 @@ using syngate::Result;
 
 Result<int> run_verb(const Options& options) {
     static const std::map<std::string, Result<int> (*)(const Options&)> verbs = {
-        {"run", syngate::command_run},     {"exec", syngate::command_exec},
-        {"close", syngate::command_close}, {"flip", syngate::command_flip},
-        {"reload", syngate::command_ask},  {"restart", syngate::command_ask},
-        {"status", syngate::command_ask},  {"open", syngate::command_ask},
-        {"probe", syngate::command_probe}, {"cleanup", syngate::command_cleanup},
+        {"run", syngate::command_run},
+        {"exec", syngate::command_exec},
+        {"close", syngate::command_close},
+        {"flip", syngate::command_flip},
+        {"reload", syngate::command_ask},
+        {"restart", syngate::command_ask},
+        {"status", syngate::command_ask},
+        {"open", syngate::command_ask},
+        {"probe", syngate::command_probe},
+        {"cleanup", syngate::command_cleanup},
+        {"entrypoint", syngate::command_entrypoint},
     };
     return verbs.at(options.verb)(options);
 }

@@ -13,6 +13,7 @@ Result<int> command_close(const Options& options);
 Result<int> command_flip(const Options& options);
 Result<int> command_ask(const Options& options); // reload, restart, status, open
 Result<int> command_probe(const Options& options);
+Result<int> command_entrypoint(const Options& options); // does not return: options.command takes its place
 Result<int> command_cleanup(const Options& options);
 
 } // namespace syngate

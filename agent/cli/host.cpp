@@ -4,6 +4,8 @@
 #include "cli/backend.hpp"
 #include "cli/sweep.hpp"
 #include "iptables/iptables_steering.hpp"
+#include "probe/capabilities.hpp"
+#include "probe/least_privilege.hpp"
 #include "probe/switches.hpp"
 #include "steer/bpf_steering.hpp"
 
@@ -16,6 +18,8 @@ namespace syngate {
 
 namespace {
 
+constexpr Duration claim_again_after = std::chrono::milliseconds(50);
+
 // From the first moment: a signal that comes before its handler waits for it, and does not end the agent with
 // something half done (or, for PID 1, get lost).
 void block_signals() {
@@ -26,9 +30,27 @@ void block_signals() {
     sigprocmask(SIG_BLOCK, &set, nullptr);
 }
 
+// A signal that waits to be handled.
+bool told_to_stop() {
+    sigset_t pending;
+    sigpending(&pending);
+    return sigismember(&pending, SIGTERM) == 1 || sigismember(&pending, SIGINT) == 1;
+}
+
+void give_up_privileges(const Options& options, const std::string& mode, const ServerTraits& server) {
+    const auto capabilities = effective_capabilities();
+    // In mode iptables as well the queues of listening sockets are read by BPF, where that is allowed.
+    const bool iterates = capabilities && capabilities->verifier_trusts();
+    const PrivilegeNeeds needs{.bpf = mode == "bpf" || iterates,
+                               .supervises = options.verb == "run" || options.verb == "exec",
+                               .withhold_from_server = server.withhold};
+    if (const auto r = drop_privileges(needs); !r)
+        spdlog::warn("{}", r.error().message);
+}
+
 } // namespace
 
-Result<std::unique_ptr<Host>> Host::make(const Options& options, bool server_is_transparent) {
+Result<std::unique_ptr<Host>> Host::make(const Options& options, const ServerTraits& server) {
     block_signals();
     std::unique_ptr<Host> host(new Host);
     host->verb_ = options.verb;
@@ -48,7 +70,7 @@ Result<std::unique_ptr<Host>> Host::make(const Options& options, bool server_is_
         return std::unexpected(registry.error());
     host->registry_ = std::move(*registry);
     if (!options.gate.ports.empty())
-        if (const auto r = host->registry_->claim(options.gate.ports); !r)
+        if (const auto r = host->claim(options); !r)
             return std::unexpected(r.error());
     auto sockets = open_sock_diag();
     if (!sockets)
@@ -61,7 +83,7 @@ Result<std::unique_ptr<Host>> Host::make(const Options& options, bool server_is_
     else
         spdlog::warn("what a killed agent may have left could not be looked for: {}", swept.error().message);
 
-    auto transparent = Transparent::make(options.transparent, server_is_transparent, *host->registry_);
+    auto transparent = Transparent::make(options.transparent, server.transparent, *host->registry_);
     if (!transparent)
         return std::unexpected(transparent.error());
     host->transparent_ = std::move(*transparent);
@@ -77,6 +99,7 @@ Result<std::unique_ptr<Host>> Host::make(const Options& options, bool server_is_
     if (const auto r = host->make_steerer(options); !r)
         return std::unexpected(r.error());
     host->transparent_->report_obstacles(host->gate_->status());
+    give_up_privileges(options, host->gate_->status().mode, server);
     return host;
 }
 
@@ -117,6 +140,19 @@ Result<std::unique_ptr<Steering>> Host::make_steering(const Options& options, bo
     return make_bpf_steering({.pins = gate_->status().pins, .owner_id = registry_->id()});
 }
 
+// An agent that stops gives its ports up when its server listens no more, which may be long before it ends.
+Result<void> Host::claim(const Options& options) {
+    const Time deadline = Clock::now() + options.wait_for_ports;
+    for (;;) {
+        auto r = registry_->claim(options.gate.ports);
+        if (r || r.error().exit != Exit::busy || Clock::now() >= deadline || told_to_stop())
+            return r;
+        spdlog::debug("waiting for the ports: {}", r.error().message);
+        loop_->run_until(told_to_stop, std::min(deadline, Clock::now() + claim_again_after),
+                         claim_again_after);
+    }
+}
+
 Result<void> Host::make_steerer(const Options& options) {
     const bool needed =
         options.verb == "flip" || (options.verb == "run" && options.gate.flip == Flip::always);
@@ -147,7 +183,8 @@ Result<void> Host::serve(std::function<void(const nlohmann::json&, Reply)> handl
                                        {"command", verb_},
                                        {"pid", getpid()},
                                        {"id", fmt::format("{:016x}", registry_->id())},
-                                       {"control", control_path_}};
+                                       {"control", control_path_},
+                                       {"capabilities", held_privileges()}};
                     answer["transparent"] = transparent_->status(gate_status());
                 }
                 reply(answer);

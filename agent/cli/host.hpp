@@ -19,11 +19,17 @@
 
 namespace syngate {
 
+// Of the server that is to be run.
+struct ServerTraits {
+    bool transparent = false; // what --transparent auto goes by
+    bool withhold = false;    // it has no use for what capabilities are there for the agent alone
+};
+
 class Host {
 public:
-    // Announces the agent, claims options.gate.ports, sweeps what dead agents left, makes the gate. On an
-    // error nothing stays. server_is_transparent: what --transparent auto goes by.
-    static Result<std::unique_ptr<Host>> make(const Options& options, bool server_is_transparent = false);
+    // Announces the agent, claims options.gate.ports, sweeps what dead agents left, makes the gate, gives up
+    // the capabilities that are not needed any more. On an error nothing stays, but for the capabilities.
+    static Result<std::unique_ptr<Host>> make(const Options& options, const ServerTraits& server = {});
 
     // To be called when the server may listen on others than before.
     void follow_listeners();
@@ -49,6 +55,7 @@ private:
     Result<std::unique_ptr<Steering>> make_steering(const Options& options, bool needed);
     Result<void> make_steerer(const Options& options);
     [[nodiscard]] GateStatus gate_status() const; // with what is diverted
+    Result<void> claim(const Options& options);
 
     std::string verb_;
     std::string control_path_;

@@ -2,6 +2,7 @@
 #include "cli/options.hpp"
 
 #include "gate/pins.hpp"
+#include "server/haproxy_image.hpp"
 
 #include <CLI/CLI.hpp>
 #include <charconv>
@@ -15,6 +16,7 @@
 namespace syngate {
 namespace {
 
+constexpr std::string_view entrypoint = "entrypoint";
 constexpr std::size_t park_memory_min = 4096;
 constexpr std::size_t park_memory_max = 1U << 30;
 
@@ -246,6 +248,9 @@ void add_run(CLI::App& app, Options& o) {
         });
     add_duration(run, "--settle", o.settle,
                  "A server that reloads itself and shows no change for this long has reloaded");
+    add_text(run, "--pid-file", o.pid_file, "File for the number of the server's process [none]");
+    add_duration(run, "--wait-for-ports", o.wait_for_ports,
+                 "Wait this long for another agent that gives the ports up", true);
     add_transparent(run, o);
 }
 
@@ -346,6 +351,8 @@ void add_verbs(CLI::App& app, Options& o) {
     add_common(cleanup, o);
     add_text(cleanup, "--bpffs", o.gate.bpffs, "Directory for pinned maps");
     add_runtime_dir(cleanup, o);
+    app.add_subcommand(std::string(entrypoint),
+                       "What the container image runs: HAProxy under `run`, or the command that is given");
 }
 
 // CLI11 asks the environment for the options of every subcommand, used or not. Those of the others would
@@ -387,9 +394,26 @@ Result<void> judge(Options& o) {
     return {};
 }
 
+// Every argument is HAProxy's or a command's, so none is looked at here.
+Result<Options> parse_entrypoint(int argc, const char* const* argv) {
+    ImageCommand command = image_command(Argv(argv + 2, argv + argc));
+    if (!command.supervised) {
+        Options options;
+        options.verb = entrypoint;
+        options.command = std::move(command.argv);
+        return options;
+    }
+    std::vector<const char*> run{argv[0], "run", "--"};
+    for (const std::string& word : command.argv)
+        run.push_back(word.c_str());
+    return parse_options(static_cast<int>(run.size()), run.data());
+}
+
 } // namespace
 
 Result<Options> parse_options(int argc, const char* const* argv) {
+    if (argc > 1 && argv[1] == entrypoint)
+        return parse_entrypoint(argc, argv);
     Options options;
     options.gate.bpffs = default_pin_base;
     options.gate.runtime_dir = "/run/syngate";

@@ -61,7 +61,10 @@ struct Options {
     Duration end_timeout = std::chrono::seconds(10);
     Duration finish_timeout = std::chrono::milliseconds(200);
     Duration settle = std::chrono::milliseconds(250);
+    std::string pid_file; // empty: none
     TransparentOptions transparent;
+    // run, exec
+    Duration wait_for_ports = Duration::zero();
     // exec
     Duration wait_timeout = std::chrono::seconds(30);
     PortSet flip_ports; // empty: picked

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "cli/commands.hpp"
 #include "cli/host.hpp"
+#include "event/service_manager.hpp"
 #include "reload/supervisor.hpp"
 #include "server/backing_ports.hpp"
+#include "server/pid_file.hpp"
 #include "server/recipe.hpp"
 #include "server/supervised_server.hpp"
 
@@ -58,6 +60,18 @@ SupervisorOptions supervisor_options(const Options& o, Host& host, std::uint16_t
     return s;
 }
 
+SupervisorEvents events(PidFile& pid_file) {
+    SupervisorEvents e;
+    e.serving = [&pid_file](Generation pid, const Outcome& last) {
+        if (const auto r = pid_file.write(pid); !r)
+            spdlog::warn("{}", r.error().message);
+        tell_service_manager(ServiceState::ready, fmt::format("server {}; {}", pid, to_text(last)));
+    };
+    e.reloading = [](const std::string& action) { tell_service_manager(ServiceState::reloading, action); };
+    e.stopping = [] { tell_service_manager(ServiceState::stopping, "the server finishes what is open"); };
+    return e;
+}
+
 } // namespace
 
 Result<int> command_run(const Options& options) {
@@ -68,7 +82,8 @@ Result<int> command_run(const Options& options) {
     if (!backing)
         return std::unexpected(backing.error());
     const std::uint16_t front = backing->empty() ? std::uint16_t{0} : *options.gate.ports.begin();
-    auto host = Host::make(options, recipe->transparent);
+    const bool known_kind = recipe->kind != "other";
+    auto host = Host::make(options, {.transparent = recipe->transparent, .withhold = known_kind});
     if (!host)
         return std::unexpected(host.error());
     if (options.gate.flip == Flip::always && front == 0 && !(*host)->by_bpf())
@@ -82,8 +97,11 @@ Result<int> command_run(const Options& options) {
         return std::unexpected(children.error());
     const auto server =
         make_supervised_server(**children, (*host)->sockets(), std::move(*recipe), std::move(*backing));
+    PidFile pid_file(options.pid_file);
+    SupervisorOptions with_events = supervisor_options(options, **host, front);
+    with_events.events = events(pid_file);
     Supervisor supervisor((*host)->loop(), (*host)->gate(), (*host)->sockets(), *server,
-                          supervisor_options(options, **host, front));
+                          std::move(with_events));
     if (const auto r = supervisor.prepare(); !r)
         return std::unexpected(r.error());
     const auto served = (*host)->serve([&supervisor](const nlohmann::json& request, Reply reply) {

@@ -80,12 +80,33 @@ std::string transparent_lines(const nlohmann::json& t) {
     return text;
 }
 
+std::string joined(const nlohmann::json& names) {
+    std::string text;
+    for (const auto& name : names)
+        text += (text.empty() ? "" : " ") + name.get<std::string>();
+    return text.empty() ? "none" : text;
+}
+
+std::string capability_lines(const nlohmann::json& held) {
+    if (!held.contains("effective"))
+        return {};
+    std::string text = fmt::format("holds    {}\n", joined(held["effective"]));
+    if (held["permitted"] != held["effective"])
+        text += fmt::format("         (permitted, for programs it starts: {})\n", joined(held["permitted"]));
+    const auto& lacks = held["server_lacks"];
+    return text + "server's " +
+           (lacks.size() < held["server"].size() ? "all but " + joined(lacks) : joined(held["server"])) +
+           '\n';
+}
+
 std::string status_text(const nlohmann::json& s) {
     std::string text;
-    if (s.contains("agent"))
+    if (s.contains("agent")) {
         text += fmt::format("agent    syngate {} {}, pid {}, {}\n", s["agent"].value("version", ""),
                             s["agent"].value("command", ""), s["agent"].value("pid", 0),
                             s["agent"].value("control", ""));
+        text += capability_lines(s["agent"].value("capabilities", nlohmann::json::object()));
+    }
     if (s.contains("server")) {
         const auto& server = s["server"];
         text += fmt::format("server   {} (pid {}, {}), ports {}", server.value("command", ""),

@@ -129,9 +129,15 @@ std::optional<Answer> read_answer(int fd, std::uint64_t id, std::int64_t pid) {
         return {};
     message.resize(static_cast<std::size_t>(size));
     auto statement = registry::parse_message(message);
-    if (!statement || statement->peer.id != id)
-        return Answer{.pid = pid, .why = "answered what this version does not understand"};
-    return Answer{.outcome = PeerOutcome::answered, .pid = pid, .statement = std::move(*statement)};
+    std::optional<Answer> answer(std::in_place);
+    answer->pid = pid;
+    if (statement && statement->peer.id == id) {
+        answer->outcome = PeerOutcome::answered;
+        answer->statement = std::move(*statement);
+    } else {
+        answer->why = "answered what this version does not understand";
+    }
+    return answer;
 }
 
 Result<Answer> ask_agent(std::uint64_t id, const std::optional<Age>& claimant) {
@@ -219,6 +225,11 @@ std::optional<std::uint16_t> first_common(const PortSet& a, const PortSet& b) {
     return {};
 }
 
+// `exec` puts a gate around whatever its command does, with agents that come and go inside; see ADR 9.
+bool stands_around(const Statement& statement) {
+    return statement.peer.command == "exec";
+}
+
 // Asks everybody about what self.statement.claiming publishes; see the top of this file.
 Result<void> contest(Agent& self) {
     auto ids = registry::list_ids();
@@ -236,6 +247,8 @@ Result<void> contest(Agent& self) {
             if (answer->outcome != PeerOutcome::answered)
                 continue;
             const Statement& other = answer->statement;
+            if (stands_around(other) != stands_around(self.statement))
+                continue;
             if (const auto port = first_common(self.statement.claiming, other.peer.ports))
                 return taken(*port, other, true);
             if (const auto port = first_common(self.statement.claiming, other.claiming);

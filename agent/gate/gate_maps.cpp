@@ -29,9 +29,14 @@ Error map_failure(const std::string& what, const char* map, int code) {
 std::string what_is_missing() {
     const auto capabilities = effective_capabilities();
     if (!capabilities || capabilities->missing_for_bpf().empty())
-        return ", though the capabilities are there: seccomp or a security module may say no";
-    return fmt::format(", missing {}: add it (docker run --cap-add), or run as root",
-                       fmt::join(capabilities->missing_for_bpf(), " and "));
+        return ", though the capabilities are there: a seccomp profile or a security module may say no (that "
+               "of "
+               "podman 4.3 does: see deploy/container/seccomp-profile)";
+    std::string flags; // as an engine's command line has them
+    for (const std::string& name : capabilities->missing_for_bpf())
+        flags += " --cap-add=" + name.substr(std::string_view("CAP_").size());
+    return fmt::format(", missing {}: add it (in a container{}), or run as root",
+                       fmt::join(capabilities->missing_for_bpf(), " and "), flags);
 }
 
 } // namespace
@@ -65,12 +70,13 @@ Result<std::unique_ptr<GateMaps>> GateMaps::load(const Plan& plan) {
     const bool perfmon = capabilities && capabilities->verifier_trusts();
     const auto failed = [&](const char* what) {
         const int code = errno;
-        const bool denied = code == EPERM || (code == EACCES && !perfmon); // EACCES is the verifier's
+        // EACCES is the verifier's; ENOSYS a seccomp profile's, or a kernel's without BPF.
+        const bool denied = code == EPERM || code == ENOSYS || (code == EACCES && !perfmon);
         return failure(denied ? Exit::impossible : Exit::failed,
                        fmt::format("cannot {}: {}{}; {}", what, std::strerror(code),
-                                   code == EPERM ? what_is_missing()
-                                   : denied      ? ": this kernel's verifier asks for CAP_PERFMON, add it"
-                                                 : "",
+                                   code == EPERM || code == ENOSYS ? what_is_missing()
+                                   : denied ? ": this kernel's verifier asks for CAP_PERFMON, add it"
+                                            : "",
                                    messages.text()),
                        code);
     };

@@ -54,9 +54,9 @@ Result<std::unique_ptr<PacketQueue>> PacketQueue::open(std::uint64_t seed, std::
             return std::unexpected(r.error());
         return queue;
     }
-    return failure(
-        Exit::impossible,
-        fmt::format("of {} queues for NFQUEUE none is free, or CAP_NET_ADMIN is missing", numbers_to_try));
+    return failure(Exit::impossible, fmt::format("of {} queues for NFQUEUE none is free, or CAP_NET_ADMIN is "
+                                                 "missing (in a container --cap-add=NET_ADMIN)",
+                                                 numbers_to_try));
 }
 
 Result<bool> PacketQueue::try_number(std::uint16_t number) {

@@ -69,7 +69,7 @@ std::unexpected<Error> answer_failure(const std::string& what, const Answer& ans
     if (!answer.text.empty())
         why = fmt::format("{} ({})", answer.text, why);
     if (answer.code == EPERM)
-        why += "; it needs the capability CAP_NET_ADMIN";
+        why += "; it needs the capability CAP_NET_ADMIN (in a container --cap-add=NET_ADMIN)";
     return failure(exit, what + ": " + why, answer.code);
 }
 

@@ -5,6 +5,7 @@
 #include "reload/flip_request.hpp"
 #include "reload/listening.hpp"
 
+#include <algorithm>
 #include <csignal>
 #include <cstring>
 #include <fmt/format.h>
@@ -15,6 +16,7 @@ namespace syngate {
 namespace {
 
 constexpr Time never = Time::max();
+constexpr Duration release_look_every = std::chrono::milliseconds(20);
 
 void log(const Outcome& outcome) {
     if (outcome.ok())
@@ -99,6 +101,7 @@ Result<int> Supervisor::run() {
         stop();
         return std::unexpected(r.error());
     }
+    options_.events.serving(*protocol_.current(), last_);
 
     for (;;) {
         loop_.run_until(
@@ -136,12 +139,15 @@ void Supervisor::run_batch() {
         spdlog::info("{} asked for by {}", batch.restart ? "restart" : "reload",
                      fmt::join(batch.reasons, ", "));
         running_ = true;
+        options_.events.reloading(batch.restart ? "restart" : "reload");
         last_ = batch.restart ? protocol_.restart() : protocol_.reload();
         running_ = false;
     }
     ++runs_;
     failures_ += last_.ok() ? 0 : 1;
     log(last_);
+    if (protocol_.current())
+        options_.events.serving(*protocol_.current(), last_);
     if (manual_.is_closed()) {
         // Keeps the claim on what it is closed on.
     } else if (const auto r = options_.claim(ours()); !r) {
@@ -155,10 +161,14 @@ void Supervisor::run_batch() {
 int Supervisor::stop() {
     const Time deadline = Clock::now() + options_.stop_timeout;
     const auto current = protocol_.latest();
+    const PortSet ports = ours();
+    options_.events.stopping();
     if (manual_.is_closed())
         (void)manual_.open();
     if (protocol_.current()) // one that a restart was stopping has been told already
         server_.tell(*current, server_.recipe().release_signal);
+    if (current)
+        give_up_ports(*current, ports, deadline);
     const auto all_ended = [&] {
         protocol_.reap_retired();
         return protocol_.retiring().empty() && (!current || protocol_.has_ended(*current));
@@ -177,6 +187,22 @@ int Supervisor::stop() {
     if (status)
         spdlog::info("stopped; the server {}", status->text());
     return status ? status->as_exit_code() : static_cast<int>(Exit::failed);
+}
+
+// Open connections may take minutes to finish. A successor need not wait for them: as soon as nobody listens
+// here any more, the ports are free for another agent.
+void Supervisor::give_up_ports(Generation current, const PortSet& ports, Time deadline) {
+    if (options_.protocol.front != 0)
+        return; // nobody listens there, but the steering is ours
+    const auto let_go = [&] {
+        const auto listeners = server_.listeners(current);
+        return protocol_.has_ended(current) || stop_signals_ > 1 ||
+               (listeners && std::ranges::none_of(*listeners, [&](const Listener& each) {
+                    return ports.contains(each.port);
+                }));
+    };
+    if (loop_.run_until(let_go, deadline, release_look_every) && flipped().empty())
+        (void)options_.claim({}); // giving up fails for nobody
 }
 
 void Supervisor::end_retiring(Time deadline) {

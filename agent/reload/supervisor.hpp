@@ -17,6 +17,13 @@
 
 namespace syngate {
 
+// For those who follow from outside.
+struct SupervisorEvents {
+    std::function<void(Generation, const Outcome& last)> serving = [](Generation, const Outcome&) {};
+    std::function<void(const std::string& action)> reloading = [](const std::string&) {}; // or restarting
+    std::function<void()> stopping = [] {};
+};
+
 struct SupervisorOptions {
     ProtocolOptions protocol; // its `cancelled` is set here
     Duration stop_timeout = std::chrono::seconds(295);
@@ -25,6 +32,7 @@ struct SupervisorOptions {
     // Called when the set of ports on which the server listens may have changed; an error ends start-up,
     // later it is logged.
     std::function<Result<void>(const PortSet&)> claim = [](const PortSet&) { return Result<void>{}; };
+    SupervisorEvents events;
 };
 
 class Supervisor {
@@ -45,6 +53,7 @@ private:
     Result<void> watch_signals();
     void run_batch();
     int stop();
+    void give_up_ports(Generation current, const PortSet& ports, Time deadline);
     void end_retiring(Time deadline);
     PortSet listening();
     PortSet ours();

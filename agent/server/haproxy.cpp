@@ -82,15 +82,19 @@ fs::path start_directory(const HaproxyLine& line) {
     return directory;
 }
 
-std::vector<fs::path> configuration_files(const HaproxyLine& line) {
+// As they are written: files and directories.
+Argv named_files(const HaproxyLine& line) {
     Argv named;
     for (const auto& option : line.options)
         if (option.starts('f') && option.words.size() > 1)
             named.push_back(option.words[1]);
     named.insert(named.end(), line.files.begin(), line.files.end());
+    return named;
+}
 
+std::vector<fs::path> configuration_files(const HaproxyLine& line) {
     std::vector<fs::path> files;
-    for (const auto& name : named) {
+    for (const auto& name : named_files(line)) {
         const fs::path path = start_directory(line) / name;
         std::error_code error;
         if (!fs::is_directory(path, error)) {
@@ -190,11 +194,18 @@ bool uses_foreign_addresses(std::string_view line) {
                              words.front() == "default-server" || words.front() == "server-template");
 }
 
-bool has_transparent_sockets(const HaproxyLine& line) {
+// A `user` of a userlist has a password as well.
+bool names_user(std::string_view line) {
+    const Argv words = split_line(line);
+    return words.size() == 2 && (words[0] == "user" || words[0] == "uid");
+}
+
+// Whether a line of any configuration file is so.
+template <class Predicate> bool any_line(const HaproxyLine& line, Predicate is_so) {
     for (const auto& file : configuration_files(line)) {
         std::ifstream stream(file);
         for (std::string text; std::getline(stream, text);)
-            if (uses_foreign_addresses(text))
+            if (is_so(text))
                 return true;
     }
     return false;
@@ -258,7 +269,7 @@ Result<Recipe> haproxy_recipe(const Argv& server) {
     recipe.reload = ReloadHow::overlap;
     recipe.release_signal = SIGUSR1;
     recipe.graceful = true;
-    recipe.transparent = has_transparent_sockets(line);
+    recipe.transparent = any_line(line, uses_foreign_addresses);
     return recipe;
 }
 
@@ -270,6 +281,18 @@ Argv haproxy_overlap_command(const Argv& start) {
     if (socket.empty())
         return start;
     return build(line, {"-x", socket}, [](const Option&) { return true; });
+}
+
+Argv haproxy_files(const Argv& server) {
+    return named_files(parse_haproxy_line(server));
+}
+
+bool haproxy_is_transparent(const Argv& server) {
+    return any_line(parse_haproxy_line(server), uses_foreign_addresses);
+}
+
+bool haproxy_names_user(const Argv& server) {
+    return any_line(parse_haproxy_line(server), names_user);
 }
 
 } // namespace syngate

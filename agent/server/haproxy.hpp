@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// HAProxy's command line and configuration, as far as a reload needs them. Used by recipe.cpp only.
+// HAProxy's command line and configuration, as far as a reload needs them. Used by this room only.
 #pragma once
 
 #include "server/recipe.hpp"
@@ -17,5 +17,14 @@ Result<Recipe> haproxy_recipe(const Argv& server);
 // start, with `-x SOCKET` when the configuration has a stats socket with `expose-fd listeners` on which
 // somebody listens now: HAProxy does not start at all with a -x that leads nowhere.
 Argv haproxy_overlap_command(const Argv& start);
+
+// The configuration files and directories that a HAProxy command line names, as they are written.
+Argv haproxy_files(const Argv& server);
+
+// Whether the configuration, as it is now, has sockets with addresses that are not this host's.
+bool haproxy_is_transparent(const Argv& server);
+
+// Whether the configuration, as it is now, says which user HAProxy becomes.
+bool haproxy_names_user(const Argv& server);
 
 } // namespace syngate

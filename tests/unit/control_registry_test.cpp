@@ -161,6 +161,22 @@ TEST_F(Agents, OfAnotherNetworkNamespaceDoNotCount) {
     EXPECT_TRUE(announce()->claim({80}));
 }
 
+// A gate around whatever a command does: agents come and go inside it, and another one stands not around the
+// same.
+TEST_F(Agents, ExecStandsAroundAgents) {
+    Process inside = agent({80});
+    ASSERT_EQ(inside.read(), 'y');
+    const auto around = announce("exec");
+    EXPECT_TRUE(around->claim({80}));
+    const auto second = announce("exec");
+    EXPECT_FALSE(second->claim({80}));
+    const auto successor = announce("run");
+    EXPECT_TRUE(successor->claim({81}));
+    EXPECT_FALSE(successor->claim({80})) << "the agent inside has it, around or not";
+    inside.end();
+    EXPECT_TRUE(successor->claim({80}));
+}
+
 TEST_F(Agents, APortThatIsTakenIsBusyAndNamesItsOwner) {
     Process other = agent({80, 443});
     ASSERT_EQ(other.read(), 'y');

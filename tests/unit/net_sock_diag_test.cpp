@@ -172,14 +172,14 @@ TEST(SockDiag, EachSetOfPortsIsFilteredExactly) {
             kept.push_back(listen_on(AF_INET, port));
             kept.push_back(connect_to(AF_INET, port));
         }
-        PortSet many;
+        PortSet many_ports;
         for (std::uint16_t port = 1000; port < 1200; port = static_cast<std::uint16_t>(port + 2))
-            many.insert(port);
-        PortSet most; // as many ranges as the kernel's filter is given
+            many_ports.insert(port);
+        PortSet most; // as many_ports ranges as the kernel's filter is given
         for (std::uint16_t i = 0; i < 32; ++i)
             most.insert({static_cast<std::uint16_t>(1001 + 3 * i), static_cast<std::uint16_t>(1002 + 3 * i)});
         for (const PortSet& ports : {PortSet{1001, 1002, 1003}, PortSet{1000, 1002, 1003, 1004, 1100},
-                                     PortSet{1010, 1011, 1012}, PortSet{1, 1012, 65535}, many, most}) {
+                                     PortSet{1010, 1011, 1012}, PortSet{1, 1012, 65535}, many_ports, most}) {
             const auto expected =
                 std::ranges::count_if(open_ports, [&](auto p) { return ports.contains(p); });
             const auto count = sockets->connected(ports, nullptr);

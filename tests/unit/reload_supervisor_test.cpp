@@ -75,7 +75,41 @@ TEST_F(SupervisorTest, SigtermIsAGracefulStopWithTheServersStatus) {
     ASSERT_TRUE(status);
     EXPECT_EQ(*status, 7);
     EXPECT_EQ(world.journal, (Events{"start", "tell 101 USR1"}));
-    EXPECT_EQ(claims, std::vector<PortSet>{{80}});
+    EXPECT_EQ(claims, (std::vector<PortSet>{{80}, {}}));
+}
+
+// Another agent may take over while open connections finish, and not before nobody listens.
+TEST_F(SupervisorTest, PortsAreForOthersOnceNobodyListensAnyMore) {
+    bool early = false;
+    server.on_tell = [&](Generation g, int) {
+        auto later = loop->after(50ms, [&, g] {
+            early = claims.size() > 1;
+            world.listening.erase(g);
+        });
+        timers.push_back(std::move(*later));
+    };
+    options.claim = [this](const PortSet& ports) -> Result<void> {
+        claims.push_back(ports);
+        if (ports.empty())
+            world.end(101);
+        return {};
+    };
+    EXPECT_EQ(run(stop_us).value_or(-1), 0);
+    EXPECT_FALSE(early);
+    EXPECT_EQ(claims, (std::vector<PortSet>{{80}, {}}));
+}
+
+TEST_F(SupervisorTest, WhoFollowsIsToldWhatGoesOn) {
+    Events told;
+    options.events.serving = [&](Generation g, const Outcome& last) {
+        told.push_back(fmt::format("{} {} {}", g, last.action, last.ok()));
+        if (g == 102)
+            stop_us();
+    };
+    options.events.reloading = [&](const std::string& action) { told.push_back(action); };
+    options.events.stopping = [&] { told.emplace_back("stopping"); };
+    EXPECT_EQ(run([] { raise_to_us(SIGHUP); }).value_or(-1), 0);
+    EXPECT_EQ(told, (Events{"101 start true", "reload", "102 reload true", "stopping"}));
 }
 
 TEST_F(SupervisorTest, ASecondSignalEndsItAtOnce) {
@@ -252,7 +286,7 @@ TEST_F(SupervisorTest, ClosingOtherPortsClaimsThemAsWell) {
               }).value_or(-1),
               0);
     EXPECT_TRUE(world.has("stage 443"));
-    EXPECT_EQ(claims, (std::vector<PortSet>{{80}, {80, 443}}));
+    EXPECT_EQ(claims, (std::vector<PortSet>{{80}, {80, 443}, {}}));
 }
 
 TEST_F(SupervisorTest, BadRequestsAreRefusedAndChangeNothing) {
