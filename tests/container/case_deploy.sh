@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# shellcheck shell=bash disable=SC2034,SC2154
+# What is in deploy/, as it is there: only names are changed, so that nobody else's containers are met.
+
+case_deploy() {
+    deploy_package
+    deploy_unit
+    deploy_compose
+    deploy_kubernetes pod
+    deploy_kubernetes daemonset
+}
+
+# podman 4.3 has no DaemonSet: of a Deployment it makes the same pod. The annotation stands for its seccomp profile.
+manifest() {
+    sed -e "s/\(^ *\(- \)*\)name: haproxy\$/\1name: $scene/; s/app: haproxy/app: $scene/; s|image: syngate\$|image: $image|" \
+        -e 's/^kind: DaemonSet/kind: Deployment/; /updateStrategy:/,/maxUnavailable:/d' \
+        -e '/^kind: Pod$/,/^spec:/ s|^  labels:|  annotations:\n    seccomp.security.alpha.kubernetes.io/pod: localhost/seccomp.json\n  labels:|' \
+        -e '/^  template:$/,$ s|^      labels:|      annotations:\n        seccomp.security.alpha.kubernetes.io/pod: localhost/seccomp.json\n      labels:|' \
+        "$@"
+}
+
+# The pod of the network of its own shares host_ns as well: podman puts no pod into a namespace that is there.
+deploy_kubernetes() {
+    local kind=$1 name
+    if [[ $kind == daemonset ]]; then
+        { sed '/^---$/,$d' deploy/kubernetes/pod.yaml && echo --- && cat deploy/kubernetes/daemonset.yaml; } >"$work/both.yaml"
+        manifest "$work/both.yaml" >"$work/$kind.yaml"
+    else
+        manifest deploy/kubernetes/pod.yaml >"$work/$kind.yaml"
+    fi
+    pods+=("$scene" "$scene-pod-0" "$scene-pod")
+    in_host podman kube play --network host --seccomp-profile-root "$work" "$work/$kind.yaml" >"$work/output" 2>&1 ||
+        fail "podman kube play $kind: $(cat "$work/output")"
+    name=$(podman ps --format '{{.Names}}' | grep "^$scene-.*$scene\$") || fail "no container of $kind: $(podman ps)"
+    containers+=("$name")
+    until_so "$kind serves" serves "$name"
+    [[ $(status "$name" '["gate"]["mode"]') == bpf ]] || fail "$kind: mode $(status "$name" '["gate"]["mode"]')"
+    start_load 300 "$server4:80" "[$server6]:80"
+    reload_by exec "$name"
+    reload_by HUP "$name"
+    expect_no_failure "$kind"
+    podman pod rm --force --time 0 "$(podman inspect --format '{{.Pod}}' "$name")" >/dev/null
+    podman volume rm --force "$scene" >/dev/null
+}
+
+# The Debian package that the image was made of.
+deploy_package() {
+    local once=(podman run --rm --network none "$image") file
+    expect_status 0 "${once[@]}" dpkg-query --show --showformat '${Status} ${Depends}' syngate
+    expect_output 'install ok installed'
+    expect_output 'libbpf'
+    expect_status 0 "${once[@]}" dpkg-query --listfiles syngate
+    for file in /usr/sbin/syngate /usr/lib/systemd/system/syngate.service /usr/share/man/man8/syngate.8 \
+        /usr/share/bash-completion/completions/syngate /usr/share/zsh/vendor-completions/_syngate; do
+        grep -qx "$file" "$work/output" || fail "the package has no $file: $(cat "$work/output")"
+    done
+}
+
+# Every directive is known, and the sandbox is one.
+deploy_unit() {
+    type -P systemd-analyze >/dev/null || fail "systemd-analyze is missing; run 'sudo script/bootstrap container'"
+    sed 's|/usr/sbin/syngate|/bin/true|' deploy/systemd/syngate.service >"$work/syngate.service"
+    expect_status 0 systemd-analyze verify --man=no "$work/syngate.service"
+    [[ ! -s $work/output ]] || fail "systemd-analyze verify: $(cat "$work/output")"
+    expect_status 0 systemd-analyze security --offline=yes --threshold=45 "$work/syngate.service"
+}
+
+# No compose program here: the capabilities and the mounts are taken from the file.
+deploy_compose() {
+    local -a options
+    mapfile -t options < <(sed -n 's/^ *cap_drop: \[\(.*\)\]/\1/p' deploy/compose.yaml | tr -d ' ' | tr ',' '\n' | sed 's/^/--cap-drop=/'
+        sed -n 's/^ *cap_add: \[\(.*\)\]/\1/p' deploy/compose.yaml | tr -d ' ' | tr ',' '\n' | sed 's/^/--cap-add=/'
+        sed -n 's/^ *tmpfs: \[\(.*\)\]/--tmpfs=\1/p; s/^ *read_only: true/--read-only/p' deploy/compose.yaml)
+    ((${#options[@]} > 5)) || fail "deploy/compose.yaml has not what is looked for: ${options[*]}"
+    start "$scene-compose" "${options[@]}" --
+    reloads_under_load "$scene-compose" "compose"
+    podman rm --force "$scene-compose" >/dev/null 2>&1
+}

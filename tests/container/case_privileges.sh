@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# shellcheck shell=bash disable=SC2034,SC2154
+# Each row of the README's table of capabilities, and what is said where one is missing.
+
+none=(--cap-drop=ALL)
+readonly server_alone=(--cap-add=SETUID --cap-add=SETGID --cap-add=NET_BIND_SERVICE --cap-add=KILL)
+
+holds() {
+    status "$1" '["agent"]["capabilities"]["'"$2"'"]' | tr -d "[],'"
+}
+
+reloads_under_load() {
+    local name=$1
+    start_load 400 "$server4:80" "[$server6]:80"
+    reload_by HUP "$name"
+    reload_by exec "$name"
+    reload_by HUP "$name"
+    expect_no_failure "$2"
+}
+
+case_privileges() {
+    privileges_least
+    privileges_iptables
+    privileges_missing
+    privileges_read_only
+    privileges_no_new
+}
+
+# Nothing but what the table names, on a network of the container's own, and without /sys/fs/bpf.
+privileges_least() {
+    network="ns:/run/netns/$host_ns" start "$scene-l" "${none[@]}" "${server_alone[@]}" "${documented[@]}" --
+    [[ $(status "$scene-l" '["gate"]["mode"]') == bpf ]] || fail "mode $(status "$scene-l" '["gate"]["mode"]')"
+    [[ $(status "$scene-l" '["gate"]["no_pins_because"]') == *bpffs* ]] || fail "not said that nothing is pinned"
+    reloads_under_load "$scene-l" "BPF and NET_ADMIN"
+    # It dropped SETUID, SETGID and NET_BIND_SERVICE, which HAProxy was started with again.
+    [[ $(holds "$scene-l" effective) == "CAP_KILL CAP_NET_ADMIN CAP_BPF" ]] || fail "the agent holds $(holds "$scene-l" effective)"
+    [[ $(holds "$scene-l" permitted) == "$(holds "$scene-l" effective)" ]] || fail "the agent may take $(holds "$scene-l" permitted)"
+    podman exec "$scene-l" grep -E '^Cap(Prm|Eff)' /proc/1/status | awk '{ print $2 }' | sort -u >"$work/output"
+    [[ $(cat "$work/output") == 0000008000001020 ]] || fail "the kernel says the agent holds $(cat "$work/output")"
+    podman rm --force "$scene-l" >/dev/null 2>&1
+    # With the engine's usual ones, which include SETPCAP, no server gets CAP_BPF.
+    start "$scene-w" "${documented[@]}" --
+    [[ $(holds "$scene-w" server) != *CAP_BPF* ]] || fail "HAProxy may have CAP_BPF"
+    reload_by HUP "$scene-w"
+    podman exec "$scene-w" sh -c 'grep CapBnd "/proc/$(cat /run/haproxy.pid)/status"' | awk '{ print $2 }' >"$work/output"
+    ((($((16#$(cat "$work/output"))) >> 39 & 1) == 0)) || fail "HAProxy's bounding set has CAP_BPF: $(cat "$work/output")"
+    podman rm --force "$scene-w" >/dev/null 2>&1
+}
+
+privileges_iptables() {
+    local before
+    before=$(state_of_host)
+    network="ns:/run/netns/$host_ns" start "$scene-i" "${none[@]}" "${server_alone[@]}" --cap-add=NET_ADMIN --
+    [[ $(status "$scene-i" '["gate"]["mode"]') == iptables ]] || fail "mode $(status "$scene-i" '["gate"]["mode"]')"
+    reloads_under_load "$scene-i" "NET_ADMIN alone, iptables"
+    podman stop --time 30 "$scene-i" >/dev/null
+    diff <(echo "$before") <(state_of_host) || fail "rules stayed"
+    podman rm --force "$scene-i" >/dev/null 2>&1
+}
+
+# Exit status 3, and what to add.
+privileges_missing() {
+    run_container "$scene-m" --env SYNGATE_MODE=bpf --cap-add=NET_ADMIN --
+    [[ $(exit_status_of "$scene-m") == 3 ]] || fail "without CAP_BPF it ended with $(exit_status_of "$scene-m")"
+    podman logs "$scene-m" >"$work/output" 2>&1
+    expect_output '--cap-add=BPF'
+    run_container "$scene-o" --
+    [[ $(exit_status_of "$scene-o") == 3 ]] || fail "with no capability it ended with $(exit_status_of "$scene-o")"
+    podman logs "$scene-o" >"$work/output" 2>&1
+    expect_output '--cap-add=BPF'
+    expect_output '--cap-add=NET_ADMIN'
+}
+
+# podman gives a read-only root file system a /run of its own.
+privileges_read_only() {
+    start "$scene-r" "${documented[@]}" --read-only --
+    reloads_under_load "$scene-r" "read-only root file system"
+    [[ $(pid_in_file "$scene-r") == "$(status "$scene-r" '["server"]["pid"]')" ]] || fail "no pid file"
+    podman rm --force "$scene-r" >/dev/null 2>&1
+}
+
+# Then nobody gets by starting a program what the starter does not have: the agent keeps it, not in effect.
+privileges_no_new() {
+    start "$scene-g" "${documented[@]}" --security-opt=no-new-privileges --
+    reloads_under_load "$scene-g" "no-new-privileges"
+    [[ $(holds "$scene-g" permitted) == *CAP_SETUID* ]] || fail "it could not start HAProxy: $(holds "$scene-g" permitted)"
+    [[ $(holds "$scene-g" effective) != *CAP_SETUID* ]] || fail "it holds CAP_SETUID in effect"
+    podman rm --force "$scene-g" >/dev/null 2>&1
+}
