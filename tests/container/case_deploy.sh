@@ -5,6 +5,7 @@
 case_deploy() {
     deploy_package
     deploy_unit
+    deploy_manual_and_completion
     deploy_compose
     deploy_kubernetes pod
     deploy_kubernetes daemonset
@@ -63,6 +64,26 @@ deploy_unit() {
     expect_status 0 systemd-analyze verify --man=no "$work/syngate.service"
     [[ ! -s $work/output ]] || fail "systemd-analyze verify: $(cat "$work/output")"
     expect_status 0 systemd-analyze security --offline=yes --threshold=45 "$work/syngate.service"
+}
+
+# Every option is in the manual; bash completes verbs and options, and behind -- programs.
+deploy_manual_and_completion() {
+    local verb option
+    for verb in run exec reload restart status close open flip probe cleanup; do
+        while read -r option; do
+            grep -qF -- "${option//-/\\-}" docs/syngate.8 || fail "docs/syngate.8 does not have $option of syngate $verb"
+        done < <("$build/syngate" "$verb" --help | grep -oE -- '--[a-z][a-z-]*' | sort -u)
+    done
+    completes 'syngate rel' reload
+    completes 'syngate run --po' --ports
+    completes 'syngate run --po' --policy
+    completes 'syngate run -- mkdi' mkdir
+}
+
+completes() {
+    PATH=$build:$PATH bash -c '. deploy/completions/syngate.bash; COMP_WORDS=($1); COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); _syngate
+        printf "%s\n" "${COMPREPLY[@]}"' completion "$1" >"$work/output"
+    grep -qx -- "$2" "$work/output" || fail "'$1' is not completed to '$2': $(cat "$work/output")"
 }
 
 # No compose program here: the capabilities and the mounts are taken from the file.
