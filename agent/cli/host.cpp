@@ -42,6 +42,7 @@ void give_up_privileges(const Options& options, const std::string& mode, const S
     // In mode iptables as well the queues of listening sockets are read by BPF, where that is allowed.
     const bool iterates = capabilities && capabilities->verifier_trusts();
     const PrivilegeNeeds needs{.bpf = mode == "bpf" || iterates,
+                               .queues = iterates,
                                .supervises = options.verb == "run" || options.verb == "exec",
                                .withhold_from_server = server.withhold};
     if (const auto r = drop_privileges(needs); !r)

@@ -29,9 +29,8 @@ Error map_failure(const std::string& what, const char* map, int code) {
 std::string what_is_missing() {
     const auto capabilities = effective_capabilities();
     if (!capabilities || capabilities->missing_for_bpf().empty())
-        return ", though the capabilities are there: a seccomp profile or a security module may say no (that "
-               "of "
-               "podman 4.3 does: see deploy/container/seccomp-profile)";
+        return ", though the capabilities are there: a seccomp profile or a security module may say no "
+               "(that of podman 4.3 does: see deploy/container/seccomp-profile)";
     std::string flags; // as an engine's command line has them
     for (const std::string& name : capabilities->missing_for_bpf())
         flags += " --cap-add=" + name.substr(std::string_view("CAP_").size());

@@ -31,6 +31,8 @@ std::set<unsigned> needed(const PrivilegeNeeds& needs) {
     std::set<unsigned> result{CAP_NET_ADMIN}; // new interfaces, iptables' queue, routes
     if (needs.bpf)
         result.insert(first_held(CAP_BPF, CAP_SYS_ADMIN));
+    if (needs.queues)
+        result.insert(first_held(CAP_PERFMON, CAP_SYS_ADMIN));
     if (needs.supervises)
         result.insert({CAP_KILL, CAP_SYS_PTRACE, first_held(CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH)});
     return result;

@@ -10,6 +10,7 @@ namespace syngate {
 
 struct PrivilegeNeeds {
     bool bpf = false;        // to use BPF objects: CAP_BPF, or where that is not held CAP_SYS_ADMIN
+    bool queues = false;     // to read the queues of listening sockets by an iterator, which is loaded later
     bool supervises = false; // a server: to signal it, to see its sockets, to read its configuration
     // The server is of a kind that has no use for what is there for the agent alone.
     bool withhold_from_server = false;

@@ -53,6 +53,8 @@ TEST_F(LeastPrivilege, KeepsWhatAReloadNeeds) {
 TEST_F(LeastPrivilege, AGateAloneNeedsTwo) {
     EXPECT_EQ(after({.bpf = true})["effective"], (nlohmann::json{"CAP_NET_ADMIN", "CAP_BPF"}));
     EXPECT_EQ(after({})["effective"], nlohmann::json{"CAP_NET_ADMIN"});
+    EXPECT_EQ(after({.bpf = true, .queues = true})["effective"],
+              (nlohmann::json{"CAP_NET_ADMIN", "CAP_PERFMON", "CAP_BPF"}));
 }
 
 TEST_F(LeastPrivilege, WhatIsForTheAgentAloneIsWithheldFromAServerThatIsKnown) {
