@@ -80,7 +80,7 @@ hanging_configuration() {
 start_backend() {
     rm -f "$work/answer" "$work/asked"
     mkfifo "$work/answer"
-    in_client python3 - "$work/answer" "$work/asked" <<'PYTHON' &
+    in_client_background python3 - "$work/answer" "$work/asked" <<'PYTHON'
 import socket, sys, threading
 server = socket.create_server(("10.91.7.2", 9000))
 open(sys.argv[2], "w").close() # now it listens

@@ -21,6 +21,7 @@ reloads_under_load() {
 case_privileges() {
     privileges_least
     privileges_iptables
+    privileges_transparent
     privileges_missing
     privileges_read_only
     privileges_no_new
@@ -56,6 +57,47 @@ privileges_iptables() {
     podman stop --time 30 "$scene-i" >/dev/null
     diff <(echo "$before") <(state_of_host) || fail "rules stayed"
     podman rm --force "$scene-i" >/dev/null 2>&1
+}
+
+# HAProxy reaches its backend with the address of its client, who is behind another interface of the host.
+privileges_transparent() {
+    local far=$scene-far before peer
+    namespaces+=("$far")
+    ip netns add "$far"
+    ip -n "$host_ns" link add up1 type veth peer name up0 netns "$far"
+    ip -n "$host_ns" address add 10.91.8.1/24 dev up1
+    in_host sysctl -qw net.ipv6.conf.up1.disable_ipv6=1 # its address would come when the state has been looked at
+    ip -n "$host_ns" link set up1 up
+    ip -n "$far" link set up0 up
+    ip -n "$far" address add 10.91.8.2/24 dev up0
+    ip -n "$client_ns" route add 10.91.8.0/24 via "$server4"
+    in_client_background python3 - "$work/backend" <<'PYTHON'
+import socket, sys
+server = socket.create_server(("10.91.7.2", 9000))
+open(sys.argv[1], "w").close() # now it listens
+while True:
+    connection, peer = server.accept()
+    connection.recv(4096)
+    connection.sendall(b"HTTP/1.0 200 OK\r\n\r\n" + peer[0].encode())
+    connection.close()
+PYTHON
+    helpers+=($!)
+    until_so "the backend listens" test -e "$work/backend"
+    transparent_configuration
+    sed -i 's/:::80 v4v6/:80/' "$work/cfg/haproxy.cfg" # of a v4v6 listener HAProxy takes clients for IPv6
+    before=$(state_of_host)
+    start "$scene-t" "${none[@]}" "${server_alone[@]}" "${documented[@]}" --
+    for _ in 1 2; do
+        peer=$(ip netns exec "$far" curl -s --max-time 20 http://10.91.8.1/) || true
+        [[ $peer == 10.91.8.2 ]] || fail "the backend sees '$peer'"
+        reload_by HUP "$scene-t"
+    done
+    podman stop --time 30 "$scene-t" >/dev/null
+    diff <(echo "$before") <(state_of_host) || fail "left by transparent proxying"
+    podman rm --force "$scene-t" >/dev/null 2>&1
+    ip netns delete "$far"
+    ip -n "$client_ns" route delete 10.91.8.0/24
+    cp tests/container/haproxy.cfg "$work/cfg/haproxy.cfg"
 }
 
 # Exit status 3, and what to add.

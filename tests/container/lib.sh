@@ -86,6 +86,11 @@ in_host() {
     nsenter --net="/run/netns/$host_ns" -- "$@"
 }
 
+# in_client_background COMMAND...: $! is the command's own process, not a shell's around it.
+in_client_background() {
+    (exec nsenter --net="/run/netns/$client_ns" -- "$@") <&0 & # else its standard input would be /dev/null
+}
+
 in_client() {
     nsenter --net="/run/netns/$client_ns" -- "$@"
 }
@@ -161,8 +166,8 @@ start_load() {
     done
     rm -f "$work/load.in"
     mkfifo "$work/load.in"
-    in_client "$build/syngate-load" --json --rate "$rate" "${targets[@]}" --until-stdin-closes --duration 240s --progress \
-        <"$work/load.in" >"$work/load.json" 2>"$work/load.err" &
+    in_client_background "$build/syngate-load" --json --rate "$rate" "${targets[@]}" --until-stdin-closes \
+        --duration 240s --progress <"$work/load.in" >"$work/load.json" 2>"$work/load.err"
     load_pid=$!
     sleep 300 >"$work/load.in" &
     load_in=$!
@@ -219,7 +224,8 @@ cleanup() {
     for container in "${containers[@]}"; do
         podman rm --force --time 0 "$container" >/dev/null 2>&1
     done
-    ip netns delete "$host_ns" 2>/dev/null
-    ip netns delete "$client_ns" 2>/dev/null
+    for child in "$host_ns" "$client_ns" "${namespaces[@]}"; do
+        ip netns delete "$child" 2>/dev/null
+    done
     rm -rf "$work"
 }
