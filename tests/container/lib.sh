@@ -166,11 +166,11 @@ start_load() {
     done
     rm -f "$work/load.in"
     mkfifo "$work/load.in"
+    sleep 300 >"$work/load.in" &
+    load_in=$!
     in_client_background "$build/syngate-load" --json --rate "$rate" "${targets[@]}" --until-stdin-closes \
         --duration 240s --progress <"$work/load.in" >"$work/load.json" 2>"$work/load.err"
     load_pid=$!
-    sleep 300 >"$work/load.in" &
-    load_in=$!
     until_so "the load starts" test -s "$work/load.err"
 }
 
