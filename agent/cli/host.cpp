@@ -43,6 +43,7 @@ void give_up_privileges(const Options& options, const std::string& mode, const S
     const bool iterates = capabilities && capabilities->verifier_trusts();
     const PrivilegeNeeds needs{.bpf = mode == "bpf" || iterates,
                                .queues = iterates,
+                               .iptables = mode != "bpf",
                                .supervises = options.verb == "run" || options.verb == "exec",
                                .withhold_from_server = server.withhold};
     if (const auto r = drop_privileges(needs); !r)

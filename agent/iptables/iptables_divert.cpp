@@ -137,6 +137,7 @@ private:
     static bool serves(const Listener& listener, const Intercept& rule, bool ipv6) {
         const bool of_family = listener.ipv6 == ipv6 || (listener.ipv6 && !listener.ipv6_only && !ipv6);
         return listener.port == rule.listen_port && of_family && address_of(listener).is_any() &&
+               listener.device == 0 && // one of another interface would not be found, and the SYN dropped
                listener.transparent.value_or(true);
     }
 

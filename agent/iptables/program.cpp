@@ -44,8 +44,10 @@ std::string content_of(const Fd& fd) {
 }
 
 // In the child. It dies with the agent: one that waited for a lock would put its rules into place after the
-// next agent has cleared up.
+// next agent has cleared up. By starting it must gain no capability that the agent has given up: the kernel
+// takes the signal back from a program that does.
 [[noreturn]] void become(char* const* argv, const std::array<int, 3>& standard, pid_t agent, int failed) {
+    ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
     ::prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (::getppid() != agent)
         ::_exit(127);

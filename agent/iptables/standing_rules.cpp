@@ -86,6 +86,8 @@ Result<void> StandingRules::apply(Text text, const std::string& what) {
             if (!back)
                 spdlog::warn("{}", back.error().message);
         }
+        if (const auto granted = first ? Result<void>{} : grant(); !granted)
+            spdlog::warn("{}", granted.error().message);
         return r;
     }
     text_ = std::move(text);
@@ -95,7 +97,17 @@ Result<void> StandingRules::apply(Text text, const std::string& what) {
         if (const std::string lease = lease_of(tool); text_(tool, lease, first).find(lease) != lease.npos)
             leased_.insert(tool.ipv6);
     renewal_.enable(true);
-    return grant();
+    const auto granted = grant();
+    if (granted || !first) { // what replaces others is in force by their lease; the next renewal tries again
+        if (!granted)
+            spdlog::warn("{}", granted.error().message);
+        return {};
+    }
+    for (const Tool& tool : options_.tools)
+        if (const auto removed = remove_parts(tool, options_.table, options_.owner, options_.parts); !removed)
+            spdlog::warn("{}", removed.error().message);
+    forget();
+    return granted;
 }
 
 void StandingRules::forget() {

@@ -33,6 +33,8 @@ std::set<unsigned> needed(const PrivilegeNeeds& needs) {
         result.insert(first_held(CAP_BPF, CAP_SYS_ADMIN));
     if (needs.queues)
         result.insert(first_held(CAP_PERFMON, CAP_SYS_ADMIN));
+    if (needs.iptables)
+        result.insert({CAP_NET_RAW, CAP_DAC_OVERRIDE});
     if (needs.supervises)
         result.insert({CAP_KILL, CAP_SYS_PTRACE, first_held(CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH)});
     return result;

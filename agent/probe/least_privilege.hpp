@@ -9,8 +9,10 @@
 namespace syngate {
 
 struct PrivilegeNeeds {
-    bool bpf = false;        // to use BPF objects: CAP_BPF, or where that is not held CAP_SYS_ADMIN
-    bool queues = false;     // to read the queues of listening sockets by an iterator, which is loaded later
+    bool bpf = false;    // to use BPF objects: CAP_BPF, or where that is not held CAP_SYS_ADMIN
+    bool queues = false; // to read the queues of listening sockets by an iterator, which is loaded later
+    bool iptables =
+        false; // to run iptables, whose legacy variant asks for CAP_NET_RAW, and to renew its leases
     bool supervises = false; // a server: to signal it, to see its sockets, to read its configuration
     // The server is of a kind that has no use for what is there for the agent alone.
     bool withhold_from_server = false;

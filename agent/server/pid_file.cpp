@@ -7,12 +7,16 @@
 #include <cstdio>
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <fstream>
+#include <string>
 #include <unistd.h>
 
 namespace syngate {
 
 PidFile::~PidFile() {
-    if (written_)
+    // A successor may have written its own meanwhile.
+    std::string now;
+    if (written_ != 0 && std::getline(std::ifstream(path_), now) && now == std::to_string(written_))
         ::unlink(path_.c_str());
 }
 
@@ -38,7 +42,7 @@ Result<void> PidFile::write(pid_t pid) {
         return failed();
     if (::rename(draft.c_str(), path_.c_str()) < 0)
         return failed();
-    written_ = true;
+    written_ = pid;
     return {};
 }
 

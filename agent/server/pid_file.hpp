@@ -21,7 +21,7 @@ public:
 
 private:
     std::string path_;
-    bool written_ = false;
+    pid_t written_ = 0; // 0: nothing
 };
 
 } // namespace syngate

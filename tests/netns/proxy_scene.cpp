@@ -74,7 +74,8 @@ std::string ProxyScene::transparent_config(const std::string& bind_options) {
     return write_file("proxy.cfg",
                       fmt::format("defaults\n"
                                   "    mode tcp\n"
-                                  "    timeout connect 5s\n"
+                                  "    timeout connect 3s\n" // an agent that stops waits for its attempts
+                                  "    retries 1\n"
                                   "    timeout client 30s\n"
                                   "    timeout server 30s\n"
                                   "listen four\n"

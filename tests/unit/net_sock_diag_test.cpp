@@ -175,7 +175,7 @@ TEST(SockDiag, EachSetOfPortsIsFilteredExactly) {
         PortSet many_ports;
         for (std::uint16_t port = 1000; port < 1200; port = static_cast<std::uint16_t>(port + 2))
             many_ports.insert(port);
-        PortSet most; // as many_ports ranges as the kernel's filter is given
+        PortSet most; // as many ranges as the kernel's filter is given
         for (std::uint16_t i = 0; i < 32; ++i)
             most.insert({static_cast<std::uint16_t>(1001 + 3 * i), static_cast<std::uint16_t>(1002 + 3 * i)});
         for (const PortSet& ports : {PortSet{1001, 1002, 1003}, PortSet{1000, 1002, 1003, 1004, 1100},

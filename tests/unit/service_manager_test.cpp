@@ -25,7 +25,7 @@ struct NotifySocket {
     }
     ~NotifySocket() { ::unsetenv("NOTIFY_SOCKET"); }
     [[nodiscard]] std::string next() const {
-        char buffer[512];
+        char buffer[1024];
         const ssize_t n = ::recv(fd.get(), buffer, sizeof(buffer), 0);
         return n < 0 ? "nothing" : std::string(buffer, static_cast<std::size_t>(n));
     }
@@ -40,6 +40,11 @@ TEST(ServiceManager, IsToldWhatTypeNotifyNeeds) {
     EXPECT_TRUE(reloading.starts_with("RELOADING=1\nMONOTONIC_USEC=")) << reloading;
     tell_service_manager(ServiceState::stopping, "stopping");
     EXPECT_TRUE(systemd.next().starts_with("STOPPING=1\n"));
+    // What a check printed is no assignment, and must not make the message too long to be heard.
+    tell_service_manager(ServiceState::ready, "failed: " + std::string(8192, 'x'));
+    EXPECT_EQ(systemd.next().size(), std::string("READY=1\nSTATUS=").size() + 500);
+    tell_service_manager(ServiceState::ready, "failed\nMAINPID=1");
+    EXPECT_EQ(systemd.next(), "READY=1\nSTATUS=failed");
 }
 
 TEST(ServiceManager, WithoutOneNobodyIsTold) {
@@ -64,6 +69,18 @@ TEST(PidFile, HasTheLatestNumberAndGoesWithItsOwner) {
         EXPECT_EQ(std::distance(std::filesystem::directory_iterator(dir.path()), {}), 1) << "a draft stayed";
     }
     EXPECT_FALSE(std::filesystem::exists(path));
+}
+
+TEST(PidFile, ThatASuccessorHasTakenOverStays) {
+    const test::TempDir dir;
+    const std::string path = dir / "server.pid";
+    PidFile successor(path);
+    {
+        PidFile file(path);
+        ASSERT_TRUE(file.write(41));
+        ASSERT_TRUE(successor.write(51));
+    }
+    EXPECT_EQ(content(path), "51\n");
 }
 
 TEST(PidFile, WhatCannotBeWrittenIsNamed) {
