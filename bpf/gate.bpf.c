@@ -4,6 +4,7 @@
  * header, and for XDP. Every frame ends in one numbered reason with a counter.
  */
 #include "addresses.h"
+#include "alike.h"
 #include "count.h"
 #include "packet.h"
 #include "parse.h"
@@ -174,20 +175,13 @@ static __always_inline bool is_intercepted(const struct syn *syn, __u16 *number)
 	return true;
 }
 
-static __always_inline int decide(const struct packet *pkt)
+/* The gate is closed, or was until its lease ended. */
+static __always_inline int decide(const struct packet *pkt, const struct syngate_gate *g, __u64 closed_until)
 {
-	__u32 zero = 0;
-	struct syngate_gate *g = bpf_map_lookup_elem(&gate, &zero);
-
-	if (!g)
-		return SYNGATE_REASON_gate_open;
-
-	__u64 closed_until = *(volatile __u64 *)&g->closed_until_ns;
-	if (!closed_until)
-		return SYNGATE_REASON_gate_open;
-
 	__u64 now = bpf_ktime_get_ns();
-	if (now >= closed_until || now >= g->max_until_ns)
+	__u64 until = closed_until < g->max_until_ns ? closed_until : g->max_until_ns;
+
+	if (now >= until)
 		return SYNGATE_REASON_lease_expired;
 
 	struct syn syn = {};
@@ -207,12 +201,27 @@ static __always_inline int decide(const struct packet *pkt)
 		return SYNGATE_REASON_not_local;
 	if (port->policy == SYNGATE_POLICY_HOLD)
 		return park(pkt, g, now);
+	if (!intercepted)
+		remember_dropped(pkt, g, &syn, until - now);
 	return SYNGATE_REASON_dropped;
 }
 
 static __always_inline int verdict(const struct packet *pkt, int pass, int drop)
 {
-	int reason = decide(pkt);
+	__u32 zero = 0;
+	const struct syngate_gate *g = bpf_map_lookup_elem(&gate, &zero);
+	__u64 closed_until = g ? *(volatile __u64 *)&g->closed_until_ns : 0;
+
+	if (!closed_until) {
+		count(SYNGATE_REASON_gate_open);
+		return pass;
+	}
+	if (is_like_last_dropped(pkt, g)) {
+		count(SYNGATE_REASON_dropped);
+		return drop;
+	}
+
+	int reason = decide(pkt, g, closed_until);
 
 	count(reason);
 	return reason < SYNGATE_REASON_dropped ? pass : drop;

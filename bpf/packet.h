@@ -48,6 +48,25 @@ static __always_inline bool packet_load(const struct packet *pkt, __u32 off, voi
 	return true;
 }
 
+/* The len bytes at off, both constants, where they can be read in place; else 0. */
+static __always_inline void *packet_head(const struct packet *pkt, __u32 off, __u32 len)
+{
+	void *data, *end;
+
+	if (pkt->is_xdp) {
+		struct xdp_md *xdp = pkt->ctx;
+
+		data = (void *)(long)xdp->data;
+		end = (void *)(long)xdp->data_end;
+	} else {
+		struct __sk_buff *skb = pkt->ctx;
+
+		data = (void *)(long)skb->data;
+		end = (void *)(long)skb->data_end;
+	}
+	return data + off + len <= end ? data + off : (void *)0;
+}
+
 /*
  * Whether the frame has its first `end` bytes. XDP compares pointers: without CAP_PERFMON the verifier
  * lets nobody subtract them.

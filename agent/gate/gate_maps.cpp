@@ -181,7 +181,8 @@ void GateMaps::open() {
     __atomic_store_n(&word_->closed_until_ns, 0, __ATOMIC_RELEASE);
 }
 
-Result<void> GateMaps::set_local(const std::set<LocalPrefix>& wanted) {
+Result<void> GateMaps::set_local(const std::set<LocalPrefix>& wanted, bool local_first) {
+    __atomic_store_n(&word_->local_first, local_first ? 1U : 0U, __ATOMIC_RELAXED);
     const int fd = bpf_map__fd(skeleton_->maps.local_addresses);
     const auto key_of = [](const LocalPrefix& prefix) {
         syngate_prefix key{};

@@ -50,9 +50,9 @@ public:
     void open();
     [[nodiscard]] const syngate_gate& word() const { return *word_; }
 
-    // Makes the local addresses these. What cannot be written is tried again by the next call; the error is
-    // the first one.
-    Result<void> set_local(const std::set<LocalPrefix>& wanted);
+    // Makes the local addresses these; local_first: see struct Addresses. What cannot be written is tried again
+    // by the next call; the error is the first one.
+    Result<void> set_local(const std::set<LocalPrefix>& wanted, bool local_first);
     Result<void> set_interface(std::uint32_t ifindex, const syngate_interface& interface);
     // The entry that was there; another agent may have changed made_qdisc in it.
     std::optional<syngate_interface> remove_interface(std::uint32_t ifindex);

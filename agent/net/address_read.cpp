@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "net/address_read.hpp"
 
+#include <arpa/inet.h>
 #include <cerrno>
 #include <cstddef>
 #include <linux/if_addr.h>
@@ -54,17 +55,14 @@ bool is_port(const NetlinkAttributes<IFLA_MAX + 1>& attributes) {
     return port;
 }
 
-// IPv6 may be absent from the kernel: then it has nothing to dump.
-bool family_absent(int family, const Error& error) {
-    return family == AF_INET6 && (error.code == EOPNOTSUPP || error.code == EAFNOSUPPORT);
-}
-
-constexpr std::array<unsigned char, 2> families{AF_INET, AF_INET6};
-
 } // namespace
 
 std::vector<sock_filter> local_route_filter() {
     return {
+        // A filter loads in network byte order, netlink writes in the host's.
+        BPF_STMT(BPF_LD | BPF_H | BPF_ABS, offsetof(nlmsghdr, nlmsg_type)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, htons(RTM_NEWRULE), 3, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, htons(RTM_DELRULE), 2, 0),
         BPF_STMT(BPF_LD | BPF_B | BPF_ABS, NLMSG_HDRLEN + offsetof(rtmsg, rtm_type)),
         BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, RTN_LOCAL, 0, 1),
         BPF_STMT(BPF_RET | BPF_K, 0xffffffff),
@@ -100,7 +98,7 @@ Result<Links> read_links(Netlink& netlink) {
 
 Result<HeldAddresses> read_addresses(Netlink& netlink) {
     HeldAddresses all;
-    for (const auto family : families) {
+    for (const auto family : ip_families) {
         HeldAddresses held;
         NetlinkRequest request(RTM_GETADDR);
         request.head<ifaddrmsg>().ifa_family = family;
@@ -120,7 +118,7 @@ Result<HeldAddresses> read_addresses(Netlink& netlink) {
                 if (const auto prefix = prefix_of(family, own, 128))
                     held.tentative.insert(*prefix);
             });
-        if (!done && !family_absent(family, done.error()))
+        if (!done && !family_is_absent(family, done.error()))
             return std::unexpected(done.error());
         all.holders.merge(held.holders);
         all.tentative.merge(held.tentative);
@@ -130,7 +128,7 @@ Result<HeldAddresses> read_addresses(Netlink& netlink) {
 
 Result<std::set<LocalPrefix>> read_local_routes(Netlink& netlink) {
     std::set<LocalPrefix> all;
-    for (const auto family : families) {
+    for (const auto family : ip_families) {
         for (const std::uint8_t table : {RT_TABLE_LOCAL, RT_TABLE_MAIN}) {
             std::set<LocalPrefix> prefixes;
             NetlinkRequest request(RTM_GETROUTE);
@@ -153,7 +151,7 @@ Result<std::set<LocalPrefix>> read_local_routes(Netlink& netlink) {
                         prefixes.insert(*prefix);
                 });
             // A table that has never held a route does not exist (ENOENT).
-            if (!done && done.error().code != ENOENT && !family_absent(family, done.error()))
+            if (!done && done.error().code != ENOENT && !family_is_absent(family, done.error()))
                 return std::unexpected(done.error());
             all.merge(prefixes);
         }

@@ -2,6 +2,7 @@
 #include "net/address_watch.hpp"
 
 #include "net/address_read.hpp"
+#include "net/routing_read.hpp"
 
 #include <algorithm>
 #include <linux/rtnetlink.h>
@@ -12,7 +13,7 @@ namespace {
 
 // What has to be read again. Each kind of change implies those below it: an interface takes its addresses
 // along, and the kernel does not announce each route that goes with it.
-enum class Stale { nothing, routes, addresses, links };
+enum class Stale { nothing, rules, routes, addresses, links };
 
 // After a reading that failed, most likely because things changed all the time.
 constexpr Duration retry_after = std::chrono::milliseconds(20);
@@ -24,7 +25,7 @@ struct AddressWatch::Impl {
     std::function<void(const Addresses&)> changed;
     Netlink netlink;
     NetlinkListener devices; // links and addresses
-    NetlinkListener routes;
+    NetlinkListener routes;  // and rules
     Source on_devices, on_routes, retry;
 
     Links known_links;
@@ -60,8 +61,12 @@ struct AddressWatch::Impl {
                 return std::unexpected(local.error());
             known_routes = std::move(*local);
         }
+        const auto rules = read_rules(netlink);
+        if (!rules)
+            return std::unexpected(rules.error());
         stale = Stale::nothing;
         Addresses fresh = combine(known_links, known_addresses, known_routes);
+        fresh.local_first = table_local_is_first(*rules);
         if (fresh == current)
             return false;
         current = std::move(fresh);
@@ -76,6 +81,8 @@ struct AddressWatch::Impl {
                 mark(Stale::addresses);
             else if (message.nlmsg_type == RTM_NEWROUTE || message.nlmsg_type == RTM_DELROUTE)
                 mark(Stale::routes);
+            else if (message.nlmsg_type == RTM_NEWRULE || message.nlmsg_type == RTM_DELRULE)
+                mark(Stale::rules);
         });
         if (!complete)
             spdlog::warn("{}", complete.error().message);
@@ -119,8 +126,9 @@ Result<std::unique_ptr<AddressWatch>> AddressWatch::start(Loop& loop,
         NetlinkListener::open(NETLINK_ROUTE, {RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR});
     if (!devices)
         return std::unexpected(devices.error());
-    auto routes =
-        NetlinkListener::open(NETLINK_ROUTE, {RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_ROUTE}, local_route_filter());
+    auto routes = NetlinkListener::open(
+        NETLINK_ROUTE, {RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_ROUTE, RTNLGRP_IPV4_RULE, RTNLGRP_IPV6_RULE},
+        local_route_filter());
     if (!routes)
         return std::unexpected(routes.error());
     auto netlink = Netlink::open(NETLINK_ROUTE);

@@ -6,6 +6,7 @@
 #include "base/result.hpp"
 
 #include <array>
+#include <cerrno>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -15,6 +16,7 @@
 #include <linux/netlink.h>
 #include <memory>
 #include <string>
+#include <sys/socket.h>
 #include <type_traits>
 #include <vector>
 
@@ -117,6 +119,13 @@ template <class T> T netlink_value(const nlattr* attribute, T fallback = {}) {
     T value;
     std::memcpy(&value, mnl_attr_get_payload(attribute), sizeof value);
     return value;
+}
+
+inline constexpr std::array<unsigned char, 2> ip_families{AF_INET, AF_INET6};
+
+// IPv6 may be absent from the kernel: then it has nothing to dump.
+inline bool family_is_absent(int family, const Error& error) {
+    return family == AF_INET6 && (error.code == EOPNOTSUPP || error.code == EAFNOSUPPORT);
 }
 
 // The message's family header, or nullptr if the message is too short for it.

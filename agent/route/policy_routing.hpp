@@ -5,7 +5,7 @@
 #pragma once
 
 #include "base/result.hpp"
-#include "route/routing_read.hpp"
+#include "net/routing_read.hpp"
 
 #include <cstdint>
 #include <memory>

@@ -14,7 +14,7 @@
 #endif
 
 /* Bumped whenever the layout or the meaning of anything in this file changes. */
-#define SYNGATE_ABI_VERSION 1
+#define SYNGATE_ABI_VERSION 2
 
 /*
  * Longest frame that can be parked, link-layer header included, in bytes. Bounded by what
@@ -77,7 +77,9 @@ struct syngate_gate {
 	__u64 max_until_ns;    /* closed_at_ns + --max-window, whatever is renewed */
 	__u64 closed_at_ns;
 	__u32 generation; /* the window: ports whose entry carries it are gated */
-	__u32 reserved;
+	/* 1: the routing policy asks the table local first, whoever sends, so that whether a SYN is for this
+	 * host depends on its destination alone. */
+	__u32 local_first;
 };
 
 /* Map `ports`: key __u16 port. Gated while the gate is closed and the generation is the gate's. */

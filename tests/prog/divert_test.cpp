@@ -116,7 +116,7 @@ protected:
         auto maps = GateMaps::load({.owner_id = 1, .park_memory = 4096, .intercepts = options.intercepts});
         ASSERT_TRUE(maps) << maps.error().message;
         maps_ = std::move(*maps);
-        ASSERT_TRUE(maps_->set_local({one_address(server4.data()), one_address(server6.data())}));
+        ASSERT_TRUE(maps_->set_local({one_address(server4.data()), one_address(server6.data())}, true));
         auto program = DivertProgram::load(options, *maps_);
         ASSERT_TRUE(program) << program.error().message;
         program_ = std::move(*program);

@@ -37,6 +37,18 @@ template <class Key, class Value> void put(const bpf_map* map, const Key& key, c
         << "cannot write map " << bpf_map__name(map) << ": " << std::strerror(errno);
 }
 
+syngate_prefix key_of(const std::string& prefix) {
+    const std::size_t slash = prefix.find('/');
+    const std::string address = prefix.substr(0, slash);
+    syngate_prefix key = {.prefix_len = static_cast<std::uint32_t>(std::stoul(prefix.substr(slash + 1)))};
+    if (inet_pton(AF_INET6, address.c_str(), key.address) != 1) {
+        key.prefix_len += 96;
+        key.address[10] = key.address[11] = 0xff;
+        EXPECT_EQ(inet_pton(AF_INET, address.c_str(), key.address + 12), 1) << prefix;
+    }
+    return key;
+}
+
 } // namespace
 
 std::string to_string(Hook hook) {
@@ -93,14 +105,15 @@ Result<std::unique_ptr<Gate>> Gate::load(const Options& options) {
     return std::unique_ptr<Gate>(new Gate(std::move(state)));
 }
 
-void Gate::close(std::chrono::nanoseconds lease, std::chrono::nanoseconds max) {
+void Gate::close(std::chrono::nanoseconds lease, std::chrono::nanoseconds max, bool local_first) {
     const Time now = Clock::now();
     put(state_->skeleton->maps.gate, std::uint32_t{0},
         syngate_gate{.abi_version = SYNGATE_ABI_VERSION,
                      .closed_until_ns = to_ns(now + lease),
                      .max_until_ns = to_ns(now + max),
                      .closed_at_ns = to_ns(now),
-                     .generation = generation});
+                     .generation = generation,
+                     .local_first = local_first ? 1U : 0U});
 }
 
 void Gate::open() {
@@ -113,15 +126,13 @@ void Gate::set_port(std::uint16_t port, syngate_policy policy, std::uint32_t of_
 }
 
 void Gate::add_local(const std::string& prefix) {
-    const std::size_t slash = prefix.find('/');
-    const std::string address = prefix.substr(0, slash);
-    syngate_prefix key = {.prefix_len = static_cast<std::uint32_t>(std::stoul(prefix.substr(slash + 1)))};
-    if (inet_pton(AF_INET6, address.c_str(), key.address) != 1) {
-        key.prefix_len += 96;
-        key.address[10] = key.address[11] = 0xff;
-        ASSERT_EQ(inet_pton(AF_INET, address.c_str(), key.address + 12), 1) << prefix;
-    }
-    put(state_->skeleton->maps.local_addresses, key, std::uint32_t{1});
+    put(state_->skeleton->maps.local_addresses, key_of(prefix), std::uint32_t{1});
+}
+
+void Gate::remove_local(const std::string& prefix) {
+    const syngate_prefix key = key_of(prefix);
+    ASSERT_EQ(bpf_map__delete_elem(state_->skeleton->maps.local_addresses, &key, sizeof(key), 0), 0)
+        << prefix;
 }
 
 void Gate::set_interface(std::uint32_t ifindex, bool can_replay) {

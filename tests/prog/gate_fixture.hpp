@@ -71,11 +71,13 @@ public:
     Gate& operator=(const Gate&) = delete;
 
     // Both counted from now; negative is in the past.
-    void close(std::chrono::nanoseconds lease = ever, std::chrono::nanoseconds max = ever);
+    void close(std::chrono::nanoseconds lease = ever, std::chrono::nanoseconds max = ever,
+               bool local_first = true);
     void open();
     void set_port(std::uint16_t port, syngate_policy policy, std::uint32_t of_generation = generation);
     // "10.0.0.0/8" or "2001:db8::1/128".
     void add_local(const std::string& prefix);
+    void remove_local(const std::string& prefix);
     void set_interface(std::uint32_t ifindex, bool can_replay);
 
     struct Run {

@@ -10,11 +10,13 @@ protected:
     void forwarding(bool on) {
         const auto set = set_forwarding("v0", on);
         ASSERT_TRUE(set) << set.error().message;
+        gate().close(); // what is remembered of the window before is forgotten
     }
     // The world is shared by all cases of this process.
     void TearDown() override {
-        if (!IsSkipped())
-            forwarding(false);
+        if (!IsSkipped()) {
+            EXPECT_TRUE(set_forwarding("v0", false));
+        }
     }
     syngate_reason to4(std::string_view dst, std::size_t payload = 0) {
         return verdict(link().ipv4({.dst = dst}).tcp().payload(payload));

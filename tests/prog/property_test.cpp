@@ -32,7 +32,8 @@ protected:
             }
             for (const Packet& l : links)
                 for (const Packet& p :
-                     {Packet(l).ipv4().tcp(syn), Packet(l).ipv4({.options = 8}).tcp(plain).payload(50),
+                     {Packet(l).ipv4().tcp(plain), Packet(l).ipv6().tcp(plain), Packet(l).ipv4().tcp(syn),
+                      Packet(l).ipv4({.options = 8}).tcp(plain).payload(50),
                       Packet(l).ipv4({.more_fragments = true}).tcp(syn).pad(6), Packet(l).ipv6().tcp(syn),
                       Packet(l).ipv6().hop_by_hop().tcp(plain),
                       Packet(l).ipv6().routing().fragment().tcp(syn),
@@ -97,6 +98,8 @@ TEST_P(Property, TheGateActsExactlyOnWhatAnIndependentParserCallsOurs) {
         frame.resize(std::max(frame.size(), std::size_t{15}));
         frame.resize(std::max(frame.size(), shortest_frame(hook(), frame)));
 
+        // A frame meets what is remembered of the SYN that was dropped before it.
+        EXPECT_EQ(verdict(i % 2 == 0 ? link().ipv4().tcp() : link().ipv6().tcp()), SYNGATE_REASON_dropped);
         const syngate_reason reason = verdict(frame);
         const bool acts = reason >= SYNGATE_REASON_dropped;
         EXPECT_EQ(acts, is_ours(frame))

@@ -156,6 +156,23 @@ TEST(AddressWatch, NoticesLocalRoutesInBothTables) {
     });
 }
 
+TEST(AddressWatch, NoticesWhetherTheTableLocalIsAskedFirst) {
+    in_namespace([] {
+        Watched watched;
+        EXPECT_TRUE(watched.now().local_first);
+        Rtnl rtnl;
+        for (const std::uint8_t family : ip_families) {
+            rtnl.rule(true, family, 5, RT_TABLE_MAIN);
+            watched.settle();
+            EXPECT_TRUE(watched.now().local_first) << "behind it";
+            rtnl.rule(false, family, 0, RT_TABLE_LOCAL);
+            ASSERT_TRUE(watched.until([&] { return !watched.now().local_first; }));
+            rtnl.rule(true, family, 1, RT_TABLE_LOCAL);
+            ASSERT_TRUE(watched.until([&] { return watched.now().local_first; }));
+        }
+    });
+}
+
 TEST(AddressWatch, LeavesOutThePortsOfABridge) {
     in_namespace([] {
         Watched watched;

@@ -6,6 +6,7 @@
 
 #include <arpa/inet.h>
 #include <gtest/gtest.h>
+#include <linux/fib_rules.h>
 #include <linux/if_addr.h>
 #include <linux/if_link.h>
 #include <linux/rtnetlink.h>
@@ -55,6 +56,18 @@ public:
     void remove_link(const std::string& name) {
         NetlinkRequest request(RTM_DELLINK);
         request.head<ifinfomsg>().ifi_index = static_cast<int>(::if_nametoindex(name.c_str()));
+        run(request);
+    }
+
+    // A policy rule for all packets of the family.
+    void rule(bool add, std::uint8_t family, std::uint32_t priority, std::uint32_t table) {
+        NetlinkRequest request(add ? RTM_NEWRULE : RTM_DELRULE,
+                               add ? NLM_F_CREATE | NLM_F_EXCL : std::uint16_t{0});
+        auto& head = request.head<fib_rule_hdr>();
+        head.family = family;
+        head.action = FR_ACT_TO_TBL;
+        request.put_u32(FRA_PRIORITY, priority);
+        request.put_u32(FRA_TABLE, table);
         run(request);
     }
 

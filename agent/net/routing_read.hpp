@@ -33,10 +33,13 @@ struct Route {
     bool operator==(const Route&) const = default;
 };
 
-// Both families; one that is absent from the kernel has none.
+// Both families, each in the order in which the kernel asks; one that is absent from the kernel has none.
 Result<std::vector<Rule>> read_rules(Netlink& netlink);
 Result<std::vector<Route>> read_table(Netlink& netlink, std::uint32_t table);
 Result<std::vector<Route>> read_routes_of_protocol(Netlink& netlink, std::uint8_t protocol);
+
+// The first rule of each family that has any asks the table local, whatever the packet.
+[[nodiscard]] bool table_local_is_first(const std::vector<Rule>& rules);
 
 std::string to_text(const Rule& rule);
 std::string to_text(const Route& route);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-#include "route/routing_read.hpp"
+#include "net/routing_read.hpp"
 
 #include <algorithm>
 #include <array>
@@ -12,12 +12,6 @@
 
 namespace syngate {
 namespace {
-
-constexpr std::array<unsigned char, 2> families{AF_INET, AF_INET6};
-
-bool family_absent(int family, const Error& error) {
-    return family == AF_INET6 && (error.code == EOPNOTSUPP || error.code == EAFNOSUPPORT);
-}
 
 const char* name_of(int family) {
     return family == AF_INET ? "IPv4" : "IPv6";
@@ -47,7 +41,7 @@ Rule rule_of(const nlmsghdr& message, const fib_rule_hdr& head) {
 
 Result<std::vector<Route>> read_routes(Netlink& netlink, std::uint32_t table, std::uint8_t protocol) {
     std::vector<Route> all;
-    for (const auto family : families) {
+    for (const auto family : ip_families) {
         std::vector<Route> routes;
         NetlinkRequest request(RTM_GETROUTE);
         // With strict checking these are a filter; an older kernel ignores them.
@@ -76,7 +70,7 @@ Result<std::vector<Route>> read_routes(Netlink& netlink, std::uint32_t table, st
                     routes.push_back(route);
             });
         // A table that has never held a route does not exist (ENOENT).
-        if (!done && done.error().code != ENOENT && !family_absent(family, done.error()))
+        if (!done && done.error().code != ENOENT && !family_is_absent(family, done.error()))
             return std::unexpected(done.error());
         if (done)
             all.insert(all.end(), routes.begin(), routes.end());
@@ -88,7 +82,7 @@ Result<std::vector<Route>> read_routes(Netlink& netlink, std::uint32_t table, st
 
 Result<std::vector<Rule>> read_rules(Netlink& netlink) {
     std::vector<Rule> all;
-    for (const auto family : families) {
+    for (const auto family : ip_families) {
         std::vector<Rule> rules;
         NetlinkRequest request(RTM_GETRULE);
         request.head<fib_rule_hdr>().family = family;
@@ -99,7 +93,7 @@ Result<std::vector<Rule>> read_rules(Netlink& netlink) {
                 if (head && message.nlmsg_type == RTM_NEWRULE && head->family == family)
                     rules.push_back(rule_of(message, *head));
             });
-        if (!done && !family_absent(family, done.error()))
+        if (!done && !family_is_absent(family, done.error()))
             return std::unexpected(done.error());
         all.insert(all.end(), rules.begin(), rules.end());
     }
@@ -112,6 +106,14 @@ Result<std::vector<Route>> read_table(Netlink& netlink, std::uint32_t table) {
 
 Result<std::vector<Route>> read_routes_of_protocol(Netlink& netlink, std::uint8_t protocol) {
     return read_routes(netlink, 0, protocol);
+}
+
+bool table_local_is_first(const std::vector<Rule>& rules) {
+    return std::ranges::all_of(ip_families, [&](int family) {
+        const auto first = std::ranges::find(rules, family, &Rule::family);
+        return first == rules.end() || (first->to_table && first->table == RT_TABLE_LOCAL &&
+                                        first->by_mark_alone && first->mask == 0 && !first->inverted);
+    });
 }
 
 std::string to_text(const Rule& rule) {
