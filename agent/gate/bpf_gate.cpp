@@ -32,12 +32,12 @@ std::uint64_t dropped_in(const syngate_verdicts& v) {
 
 class BpfGate final : public Gate {
 public:
-    explicit BpfGate(const BpfGateOptions& options) : options_(options) {}
+    BpfGate(Loop& loop, const BpfGateOptions& options) : loop_(loop), options_(options) {}
 
-    Result<void> start(Loop& loop) {
+    Result<void> start() {
         if (const auto r = load(); !r)
             return r;
-        auto watch = AddressWatch::start(loop, [this](const Addresses& now) {
+        auto watch = AddressWatch::start(loop_, [this](const Addresses& now) {
             // What cannot be attached is logged there; the other interfaces stay gated.
             (void)attachments_->follow(now, true);
         });
@@ -50,7 +50,7 @@ public:
             warn_that_hold_is_drop();
         pin();
         if (const int fd = maps_->ring_fd(); fd >= 0) {
-            auto source = loop.on_io(fd, EPOLLIN, [this](std::uint32_t) { replay_late(); });
+            auto source = loop_.on_io(fd, EPOLLIN, [this](std::uint32_t) { replay_late(); });
             if (!source)
                 return std::unexpected(source.error());
             late_ = std::move(*source);
@@ -59,9 +59,15 @@ public:
     }
 
     Result<void> stage(const PortSet& ports, Policy policy) override {
+        unmap_ = {};
+        if (policy == Policy::hold)
+            if (const auto r = maps_->map_parked(); !r)
+                return r;
         const auto generation = maps_->stage(ports, policy);
         if (!generation)
             return std::unexpected(generation.error());
+        if (!closed_)
+            at_close_ = maps_->verdicts();
         staged_ = *generation;
         ports_ = ports;
         return {};
@@ -70,16 +76,16 @@ public:
     Result<void> close(Duration lease) override {
         if (lease <= Duration::zero())
             return failure(Exit::usage, "the lease must be longer than 0");
-        replay_late(); // of the window before, if any
-        late_.enable(false);
-        at_close_ = maps_->verdicts();
-        replayed_ = {};
+        if (maps_->parked_is_mapped())
+            replay_rest();
         const Time now = Clock::now();
         longest_ = now + options_.max_window;
         closed_at_ = now;
         lease_ = std::min(now + lease, longest_);
         maps_->close(staged_, now, lease_, longest_);
         closed_ = true;
+        late_.enable(false); // from here on nothing is as urgent
+        replayed_ = {};
         return {};
     }
 
@@ -103,17 +109,15 @@ public:
         closed_ = false;
         replayed_.lease_lost = now >= lease_;
         replayed_.length = std::min(now, lease_) - closed_at_;
-        const bool expired = replayed_.lease_lost;
-        maps_->consume([&](const syngate_parked& head, std::span<const std::uint8_t> frame) {
-            if (expired)
-                ++replayed_.expired;
-            else
-                replay(head, frame);
-        });
+        if (maps_->parked_is_mapped()) {
+            replay_rest();
+            unmap_soon();
+        }
         late_.enable(true);
         const syngate_verdicts v = maps_->verdicts();
         replayed_.parked = v.parked - at_close_.parked;
         replayed_.dropped = dropped_in(v) - dropped_in(at_close_);
+        at_close_ = v;
         return replayed_;
     }
 
@@ -211,16 +215,42 @@ private:
             spdlog::warn("{}", r.error().message);
     }
 
+    void replay_rest() {
+        const auto consumed =
+            maps_->consume([this](const syngate_parked& head, std::span<const std::uint8_t> frame) {
+                if (replayed_.lease_lost)
+                    ++replayed_.expired;
+                else
+                    replay(head, frame);
+            });
+        if (!consumed) {
+            spdlog::error("{}", consumed.error().message);
+            late_.enable(false); // what waits would wake us for ever
+        }
+    }
+
     // Parked by a CPU that had read the word before open() changed it.
     void replay_late() {
         if (closed_)
             return;
-        maps_->consume(
-            [this](const syngate_parked& head, std::span<const std::uint8_t> frame) { replay(head, frame); });
+        replay_rest();
+        unmap_soon();
+    }
+
+    // The next window is likely to be far away.
+    void unmap_soon() {
+        auto timer = loop_.after(unmap_after, [this] {
+            if (!closed_)
+                maps_->unmap_parked();
+        });
+        if (timer)
+            unmap_ = std::move(*timer);
     }
 
     static constexpr std::uint32_t loopback_ifindex = 1; // LOOPBACK_IFINDEX in the kernel's net.h
+    static constexpr Duration unmap_after = std::chrono::seconds(2);
 
+    Loop& loop_;
     BpfGateOptions options_;
     std::unique_ptr<Replayer> replayer_; // null: nothing can be held
     std::unique_ptr<GateMaps> maps_;
@@ -229,7 +259,7 @@ private:
     std::unique_ptr<AddressWatch> watch_;
     PinDirectory pins_;
     std::string no_pins_because_;
-    Source late_;
+    Source late_, unmap_;
     PortSet ports_;
     std::uint32_t staged_ = 0;
     bool closed_ = false;
@@ -267,8 +297,8 @@ Result<std::unique_ptr<Gate>> make_bpf_gate(Loop& loop, const BpfGateOptions& op
         return failure(Exit::impossible,
                        "this process lives in a time namespace, whose clock is not the kernel's: a "
                        "lease could not be kept; start syngate outside of it");
-    auto gate = std::make_unique<BpfGate>(options);
-    if (const auto r = gate->start(loop); !r)
+    auto gate = std::make_unique<BpfGate>(loop, options);
+    if (const auto r = gate->start(); !r)
         return std::unexpected(r.error());
     return gate;
 }

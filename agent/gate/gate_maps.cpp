@@ -105,12 +105,10 @@ Result<std::unique_ptr<GateMaps>> GateMaps::load(const Plan& plan) {
     maps->word_->owner_id = plan.owner_id;
 
     maps->ring_ = std::make_unique<Ring>();
-    if (plan.can_hold) {
-        maps->ring_->buffer =
-            ring_buffer__new(bpf_map__fd(skeleton.maps.parked), Ring::consume, maps->ring_.get(), nullptr);
-        if (!maps->ring_->buffer)
-            return failed("map the park memory");
-    }
+    maps->can_hold_ = plan.can_hold;
+    if (const auto r = maps->map_parked(); !r) // it is possible
+        return std::unexpected(r.error());
+    maps->unmap_parked();
     if (const auto r = maps->set_intercepts(plan.intercepts); !r)
         return std::unexpected(r.error());
     return maps;
@@ -229,18 +227,39 @@ syngate_verdicts GateMaps::verdicts() const {
     return counted_on_all_cpus<syngate_verdicts>(skeleton_->maps.verdicts);
 }
 
-void GateMaps::consume(
-    const std::function<void(const syngate_parked&, std::span<const std::uint8_t>)>& take) {
+Result<void> GateMaps::map_parked() {
+    if (!can_hold_ || ring_->buffer)
+        return {};
+    ring_->buffer =
+        ring_buffer__new(bpf_map__fd(skeleton_->maps.parked), Ring::consume, ring_.get(), nullptr);
     if (!ring_->buffer)
-        return;
+        return system_failure("cannot map the park memory, give it less (--park-memory)", errno);
+    return {};
+}
+
+void GateMaps::unmap_parked() {
+    ring_buffer__free(std::exchange(ring_->buffer, nullptr));
+}
+
+bool GateMaps::parked_is_mapped() const {
+    return ring_->buffer != nullptr;
+}
+
+Result<void>
+GateMaps::consume(const std::function<void(const syngate_parked&, std::span<const std::uint8_t>)>& take) {
+    if (!can_hold_)
+        return {};
+    if (const auto r = map_parked(); !r)
+        return r;
     ring_->take = take;
     while (ring_buffer__consume(ring_->buffer) > 0) {
     }
     ring_->take = nullptr;
+    return {};
 }
 
 int GateMaps::ring_fd() const {
-    return ring_->buffer ? ring_buffer__epoll_fd(ring_->buffer) : -1;
+    return can_hold_ ? bpf_map__fd(skeleton_->maps.parked) : -1;
 }
 
 Result<void> GateMaps::pin(const std::string& directory) {

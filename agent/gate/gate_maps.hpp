@@ -50,8 +50,8 @@ public:
     void open();
     [[nodiscard]] const syngate_gate& word() const { return *word_; }
 
-    // Makes the local addresses these; local_first: see struct Addresses. What cannot be written is tried again
-    // by the next call; the error is the first one.
+    // Makes the local addresses these; local_first: see struct Addresses. What cannot be written is tried
+    // again by the next call; the error is the first one.
     Result<void> set_local(const std::set<LocalPrefix>& wanted, bool local_first);
     Result<void> set_interface(std::uint32_t ifindex, const syngate_interface& interface);
     // The entry that was there; another agent may have changed made_qdisc in it.
@@ -60,9 +60,14 @@ public:
     [[nodiscard]] syngate_verdicts verdicts() const; // summed over the CPUs
     [[nodiscard]] std::size_t park_memory() const { return park_memory_; }
 
-    // Consumes parked records, oldest first, until none is left.
-    void consume(const std::function<void(const syngate_parked&, std::span<const std::uint8_t> frame)>& take);
-    [[nodiscard]] int ring_fd() const; // readable while a record waits
+    // The park memory is twice its size in this process' memory while it is mapped; parking does without.
+    Result<void> map_parked();
+    void unmap_parked();
+    [[nodiscard]] bool parked_is_mapped() const;
+    // Consumes parked records, oldest first, until none is left. Maps them first if they are not.
+    Result<void>
+    consume(const std::function<void(const syngate_parked&, std::span<const std::uint8_t> frame)>& take);
+    [[nodiscard]] int ring_fd() const; // readable while a record waits; -1: nothing can be held
 
     // Pins every map that people look at under this directory.
     Result<void> pin(const std::string& directory);
@@ -74,6 +79,7 @@ private:
     ::gate* skeleton_ = nullptr;
     syngate_gate* word_ = nullptr; // mapped from the map `gate`
     std::unique_ptr<Ring> ring_;
+    bool can_hold_ = false;
     std::size_t park_memory_ = 0;
     PortSet staged_;
     std::set<LocalPrefix> local_; // what the map has
