@@ -49,11 +49,11 @@ static __always_inline bool is_plain_ipv4_to(const struct packet *pkt, __u32 lin
 	struct {
 		struct iphdr ip;
 		struct tcphdr tcp;
-	} *head = packet_head(pkt, link, sizeof(*head));
+	} * head;
 	__u16 ip_len;
 
-	if (!head || *(__u8 *)&head->ip != 0x45 || head->ip.protocol != NEXT_TCP ||
-	    head->ip.frag_off & bpf_htons(0x3fff))
+	if (!packet_head(pkt, link, sizeof(*head), (void **)&head) || *(__u8 *)&head->ip != 0x45 ||
+	    head->ip.protocol != NEXT_TCP || head->ip.frag_off & bpf_htons(0x3fff))
 		return false;
 	ip_len = bpf_ntohs(head->ip.tot_len);
 	return head->tcp.dest == last->port && last->destination[0] == 0 &&
@@ -68,11 +68,12 @@ static __always_inline bool is_plain_ipv6_to(const struct packet *pkt, __u32 lin
 	struct {
 		struct ipv6hdr ip;
 		struct tcphdr tcp;
-	} *head = packet_head(pkt, link, sizeof(*head));
+	} * head;
 	__u64 destination[2];
 	__u16 tcp_len;
 
-	if (!head || head->ip.version != 6 || head->ip.nexthdr != NEXT_TCP)
+	if (!packet_head(pkt, link, sizeof(*head), (void **)&head) || head->ip.version != 6 ||
+	    head->ip.nexthdr != NEXT_TCP)
 		return false;
 	__builtin_memcpy(destination, &head->ip.daddr, sizeof(destination));
 	tcp_len = bpf_ntohs(head->ip.payload_len);
@@ -92,9 +93,9 @@ static __always_inline bool is_like_last_dropped(const struct packet *pkt, const
 	    last->ifindex != pkt->ifindex || !g->closed_at_ns)
 		return false;
 	if (pkt->ethernet) {
-		struct ethhdr *ethernet = packet_head(pkt, 0, sizeof(*ethernet));
+		struct ethhdr *ethernet;
 
-		if (!ethernet)
+		if (!packet_head(pkt, 0, sizeof(*ethernet), (void **)&ethernet))
 			return false;
 		protocol = ethernet->h_proto;
 	}

@@ -48,33 +48,37 @@ static __always_inline bool packet_load(const struct packet *pkt, __u32 off, voi
 	return true;
 }
 
-/* The len bytes at off, both constants, where they can be read in place; else 0. */
-static __always_inline void *packet_head(const struct packet *pkt, __u32 off, __u32 len)
+/*
+ * Whether the len bytes at off, both constants, can be read in place; then *head is where. No null pointer
+ * says that they cannot: without CAP_PERFMON the verifier lets nobody compare a packet pointer with 0.
+ */
+static __always_inline bool packet_head(const struct packet *pkt, __u32 off, __u32 len, void **head)
 {
-	void *data, *end;
+	void *end;
 
 	if (pkt->is_xdp) {
 		struct xdp_md *xdp = pkt->ctx;
 
-		data = (void *)(long)xdp->data;
+		*head = (void *)(long)xdp->data + off;
 		end = (void *)(long)xdp->data_end;
 	} else {
 		struct __sk_buff *skb = pkt->ctx;
 
-		data = (void *)(long)skb->data;
+		*head = (void *)(long)skb->data + off;
 		end = (void *)(long)skb->data_end;
 	}
-	return data + off + len <= end ? data + off : (void *)0;
+	return *head + len <= end;
 }
 
 /*
  * Whether the frame has its first `end` bytes. XDP compares pointers: without CAP_PERFMON the verifier
- * lets nobody subtract them.
+ * lets nobody subtract them. The length is read anew each time: the verifier would follow each path on
+ * with what it has learned of a length on its way.
  */
 static __always_inline bool packet_reaches(const struct packet *pkt, __u32 end)
 {
 	if (!pkt->is_xdp)
-		return end <= pkt->len;
+		return end <= ((volatile struct __sk_buff *)pkt->ctx)->len;
 	if (!xdp_reads_directly)
 		return end <= bpf_xdp_get_buff_len(pkt->ctx);
 
