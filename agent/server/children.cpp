@@ -2,6 +2,7 @@
 #include "server/children.hpp"
 
 #include "base/fd.hpp"
+#include "server/turns.hpp"
 
 #include <algorithm>
 #include <array>
@@ -204,6 +205,8 @@ struct Children::Impl {
         if (options.niceness != 0)
             setpriority(PRIO_PROCESS, static_cast<id_t>(pid),
                         getpriority(PRIO_PROCESS, 0) + options.niceness);
+        if (options.short_turns)
+            take_short_turns(pid);
         return pid;
     }
 

@@ -84,7 +84,8 @@ bool is_gone(int code) {
     return code == ENOENT || code == ESRCH;
 }
 
-Result<> add_socket_inodes(pid_t pid, std::set<std::uint32_t>& inodes) {
+// Calls `each` with the name and the target of every descriptor.
+template <class Each> Result<> for_each_descriptor(pid_t pid, Each each) {
     const Directory directory(opendir(fmt::format("/proc/{}/fd", pid).c_str()));
     if (!directory) {
         const int code = errno;
@@ -105,15 +106,20 @@ Result<> add_socket_inodes(pid_t pid, std::set<std::uint32_t>& inodes) {
                 return {};
             return cannot_look(pid, code);
         }
-        std::string_view link(target.data(), static_cast<std::size_t>(n));
-        if (!link.starts_with("socket:[") || !link.ends_with("]"))
-            continue;
-        link.remove_prefix(8);
-        link.remove_suffix(1);
-        if (const auto inode = number_in<std::uint32_t>(link))
-            inodes.insert(*inode);
+        each(entry->d_name, std::string_view(target.data(), static_cast<std::size_t>(n)));
     }
     return {};
+}
+
+Result<> add_socket_inodes(pid_t pid, std::set<std::uint32_t>& inodes) {
+    return for_each_descriptor(pid, [&](const char*, std::string_view target) {
+        if (!target.starts_with("socket:[") || !target.ends_with("]"))
+            return;
+        target.remove_prefix(8);
+        target.remove_suffix(1);
+        if (const auto inode = number_in<std::uint32_t>(target))
+            inodes.insert(*inode);
+    });
 }
 
 } // namespace
@@ -155,6 +161,24 @@ Result<std::set<std::uint32_t>> socket_inodes(const std::set<pid_t>& processes) 
         if (const auto added = add_socket_inodes(pid, inodes); !added)
             return std::unexpected(added.error());
     return inodes;
+}
+
+std::optional<std::set<std::uint32_t>> polled_inodes(const std::set<pid_t>& processes) {
+    std::set<std::uint32_t> inodes;
+    bool polls = false;
+    for (const pid_t pid : processes)
+        (void)for_each_descriptor(pid, [&](const char* descriptor, std::string_view target) {
+            if (target != "anon_inode:[eventpoll]")
+                return;
+            polls = true;
+            // "tfd: 6 events: 2019 data: 6 pos:0 ino:3a1 sdev:8", ino in hexadecimal: proc_pid_fdinfo(5)
+            std::ifstream watched(fmt::format("/proc/{}/fdinfo/{}", pid, descriptor));
+            for (std::string line; std::getline(watched, line);)
+                if (const std::size_t at = line.find(" ino:"); line.starts_with("tfd:") && at != line.npos)
+                    inodes.insert(
+                        static_cast<std::uint32_t>(std::strtoul(line.c_str() + at + 5, nullptr, 16)));
+        });
+    return polls ? std::optional(inodes) : std::nullopt;
 }
 
 bool handles_signal(pid_t process, int signal) {

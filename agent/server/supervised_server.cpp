@@ -3,6 +3,7 @@
 
 #include "server/backing_ports.hpp"
 #include "server/process_tree.hpp"
+#include "server/turns.hpp"
 
 #include <algorithm>
 #include <cerrno>
@@ -19,6 +20,8 @@ namespace {
 // A check takes as much of the processors as a start does, and nobody waits for it: the server that serves
 // meanwhile comes first.
 constexpr int check_niceness = 10;
+// From listening to waiting for connections; a server may listen on sockets that it never polls.
+constexpr auto poll_patience = std::chrono::milliseconds(200);
 
 class SupervisedServer final : public Server {
 public:
@@ -35,6 +38,7 @@ public:
             return std::unexpected(given.error());
         SpawnOptions options = environment(*given);
         options.niceness = check_niceness;
+        options.short_turns = true;
         const auto finished =
             children_.run(with_backing_port(recipe_.check, *given), deadline, options, cancelled);
         if (!finished)
@@ -56,9 +60,13 @@ public:
         if (!given)
             return std::unexpected(given.error());
         const Argv command = beside && !proc_is_closed_ ? overlap_command(recipe_) : recipe_.start;
-        const auto pid = children_.spawn(with_backing_port(command, *given), environment(*given));
+        SpawnOptions options = environment(*given);
+        options.short_turns = beside;
+        const auto pid = children_.spawn(with_backing_port(command, *given), options);
         if (!pid)
             return std::unexpected(pid.error());
+        if (beside)
+            starting_[*pid];
         port_of_[*pid] = *given;
         before_start_[*pid] = std::move(before);
         return *pid;
@@ -106,18 +114,20 @@ public:
     }
 
     [[nodiscard]] bool is_ready(Generation generation) override {
-        if (!recipe_.graceful)
-            return true; // dies of the signal at any time
-        if (!handles_signal(generation, recipe_.release_signal))
+        if (!is_through_with_starting(generation))
             return false;
-        // A HAProxy master hands its sockets to a worker and starts itself anew before it listens to signals.
-        const auto held = recipe_.reload == ReloadHow::overlap
-                              ? holders(generation)
-                              : Result<std::map<pid_t, std::set<std::uint32_t>>>{};
-        if (!held || held->size() < 2)
+        const auto starting = starting_.find(generation);
+        if (starting == starting_.end())
             return true;
-        const auto first = held->find(generation);
-        return first == held->end() || first->second.empty();
+        // Beside another, it is given connections when it would take them, not some milliseconds before.
+        const Time now = Clock::now();
+        const Time since = starting->second.value_or(now);
+        starting->second = since;
+        if (!polls_its_listeners(generation) && now < since + poll_patience)
+            return false;
+        starting_.erase(starting);
+        take_usual_turns(process_tree(generation));
+        return true;
     }
 
     [[nodiscard]] bool has_processes(Generation generation) override {
@@ -142,12 +152,37 @@ public:
     }
 
     void forget(Generation generation) override {
+        starting_.erase(generation);
         before_start_.erase(generation);
         port_of_.erase(generation);
         children_.forget(generation);
     }
 
 private:
+    [[nodiscard]] bool is_through_with_starting(Generation generation) {
+        if (!recipe_.graceful)
+            return true; // dies of the signal at any time
+        if (!handles_signal(generation, recipe_.release_signal))
+            return false;
+        // A HAProxy master hands its sockets to a worker and starts itself anew before it listens to signals.
+        const auto held = recipe_.reload == ReloadHow::overlap
+                              ? holders(generation)
+                              : Result<std::map<pid_t, std::set<std::uint32_t>>>{};
+        if (!held || held->size() < 2)
+            return true;
+        const auto first = held->find(generation);
+        return first == held->end() || first->second.empty();
+    }
+
+    // True of one that does not wait by epoll: what it waits for nobody can see.
+    [[nodiscard]] bool polls_its_listeners(Generation generation) {
+        const auto polled = polled_inodes(process_tree(generation));
+        const auto listening = listeners(generation);
+        return !polled || !listening || std::ranges::all_of(*listening, [&](const Listener& listener) {
+            return polled->contains(listener.inode);
+        });
+    }
+
     // 0: none is given.
     Result<std::uint16_t> next_port() {
         if (backing_.empty())
@@ -189,6 +224,7 @@ private:
     Sockets& sockets_;
     Recipe recipe_;
     PortSet backing_;
+    std::map<Generation, std::optional<Time>> starting_; // beside another; when it was first seen to listen
     std::map<Generation, std::uint16_t> port_of_;
     std::map<Generation, std::set<std::uint64_t>> before_start_; // cookies
     bool proc_is_closed_ = false;

@@ -2,6 +2,7 @@
 // The recipes with the real servers, which listen on UNIX sockets in a temporary directory only.
 #include "server/process_tree.hpp"
 #include "server/recipe.hpp"
+#include "server/supervised_server.hpp"
 
 #include "server_test_support.hpp"
 
@@ -101,6 +102,49 @@ struct LiveHaproxy : LiveServer, testing::WithParamInterface<const char*> {
         return argv;
     }
 };
+
+// What sock_diag would say of one socket, which here is a UNIX socket.
+struct OneListener final : Sockets {
+    explicit OneListener(std::string path) : path_(std::move(path)) {}
+    Result<std::vector<Listener>> listeners() override {
+        std::vector<Listener> all;
+        if (const std::uint32_t inode = inode_at(path_); inode != 0)
+            all.push_back({.port = 80, .inode = inode, .cookie = inode});
+        return all;
+    }
+    Result<std::vector<HalfOpen>> half_open(const PortSet&) override { return {}; }
+    Result<std::size_t> connected(const PortSet&, const std::set<std::uint32_t>*) override { return 0; }
+
+    std::string path_;
+};
+
+TEST_P(LiveHaproxy, OneThatStartsBesideAnotherIsReadyWhenItWaitsForConnections) {
+    const auto recipe = make_recipe(command(configuration(false)), {});
+    ASSERT_TRUE(recipe);
+    OneListener sockets(dir / "front");
+    const auto server = make_supervised_server(*children, sockets, *recipe);
+    for (int i = 0; i < 10; ++i) {
+        const auto generation = server->start(true);
+        ASSERT_TRUE(generation) << generation.error().message;
+        started.push_back(*generation);
+        EXPECT_EQ(test::turn_of(*generation), test::short_turn());
+        ASSERT_TRUE(wait_for([&] {
+            const auto its = server->listeners(*generation);
+            return its && !its->empty();
+        }));
+        ASSERT_TRUE(loop->run_until([&] { return server->is_ready(*generation); }, soon(),
+                                    std::chrono::microseconds(100)));
+        const std::uint32_t inode = inode_at(sockets.path_);
+        const auto polled = polled_inodes(process_tree(*generation));
+        ASSERT_TRUE(polled);
+        EXPECT_TRUE(polled->contains(inode)) << i;
+        for (const pid_t process : process_tree(*generation))
+            EXPECT_EQ(test::turn_of(process), test::turn_of(getpid()));
+        server->kill(*generation);
+        ASSERT_TRUE(wait_for([&] { return process_tree(*generation).empty(); }));
+        std::filesystem::remove(sockets.path_);
+    }
+}
 
 TEST_P(LiveHaproxy, TheNextOneInheritsTheListenersAndServesOn) {
     const auto recipe = make_recipe(command(configuration(true)), {});
