@@ -31,6 +31,7 @@ Result<int> command_exec(const Options& options) {
     cover_options.policy = options.gate.policy;
     cover_options.lease = options.gate.lease;
     cover_options.wait_timeout = options.wait_timeout;
+    cover_options.settle = options.exec_settle;
     cover_options.drain.handshake = options.gate.handshake_timeout;
     const auto covered = cover((*host)->loop(), (*host)->gate(), (*host)->sockets(), **children,
                                options.command, cover_options);

@@ -262,6 +262,8 @@ void add_exec(CLI::App& app, Options& o) {
     add_control(exec, o);
     add_gate(exec, o);
     add_duration(exec, "--wait-timeout", o.wait_timeout, "After the command, until the ports listen again");
+    add_duration(exec, "--settle", o.exec_settle,
+                 "After the command, while sockets of before it still listen and nothing changes");
     exec->add_flag("--json", o.json, "Print what happened as JSON on standard output")
         ->envname("SYNGATE_JSON");
 }

@@ -67,6 +67,7 @@ struct Options {
     Duration wait_for_ports = Duration::zero();
     // exec
     Duration wait_timeout = std::chrono::seconds(30);
+    Duration exec_settle = std::chrono::seconds(1);
     PortSet flip_ports; // empty: picked
     // flip
     std::vector<std::string> flip_words;

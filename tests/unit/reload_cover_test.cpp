@@ -19,6 +19,7 @@ struct CoverTest : FakeMachine {
     CoverTest() {
         options.ports = {80};
         options.wait_timeout = 50ms;
+        options.settle = 1ms;
         options.drain.handshake = 5s;
     }
     Result<Covered> cover_it(const Argv& command) {
@@ -74,6 +75,44 @@ TEST_F(CoverTest, TheGateOpensWhenThePortsListenAgain) {
     const auto covered = cover_it({"true"});
     ASSERT_TRUE(covered) << covered.error().message;
     EXPECT_TRUE(covered->outcome.ok()) << covered->outcome.message;
+}
+
+// As a container that was told to stop, by a command that does not wait for it.
+TEST_F(CoverTest, TheGateStaysClosedWhileTheOldServerListensYet) {
+    options.wait_timeout = 20s;
+    options.settle = 20s;
+    listens(80);
+    const std::uint64_t old = world.strangers[0].cookie;
+    gate.on_close = [&] {
+        world.later(30, [this] { listens(80); });
+        world.later(60, [this] { world.strangers.erase(world.strangers.begin()); });
+    };
+    gate.on_open = [&] { EXPECT_FALSE(cookies_of(world.strangers, {80}).contains(old)); };
+    const auto covered = cover_it({"true"});
+    ASSERT_TRUE(covered) << covered.error().message;
+    EXPECT_TRUE(covered->outcome.ok()) << covered->outcome.message;
+    EXPECT_EQ(ports_of(world.strangers), PortSet{80});
+}
+
+TEST_F(CoverTest, SocketsThatStayAreNotWaitedForLongerThanTheySettle) {
+    options.wait_timeout = 50s;
+    options.settle = 100ms;
+    listens(80);
+    Time changed = Time::max();
+    gate.on_close = [&] {
+        world.later(30, [&] {
+            listens(80);
+            changed = Clock::now();
+        });
+    };
+    gate.on_open = [&] { EXPECT_GE(Clock::now() - changed, options.settle); };
+    const auto covered = cover_it({"true"});
+    ASSERT_TRUE(covered) << covered.error().message;
+    EXPECT_TRUE(covered->outcome.ok()) << covered->outcome.message;
+    const auto listen = std::ranges::find(covered->outcome.steps, "listen", &Step::name);
+    ASSERT_NE(listen, covered->outcome.steps.end());
+    EXPECT_LT(listen->took, 40s);
+    EXPECT_NE(listen->note.find("before"), std::string::npos) << listen->note;
 }
 
 TEST_F(CoverTest, WhereNothingListenedEveryPortMustListen) {
