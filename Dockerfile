@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # HAProxy from Debian under syngate. The base may be any Debian 12 or 13: --build-arg BASE=...
+# Any builder will do: nothing here is BuildKit's alone.
 ARG BASE=debian:trixie-slim
 
 FROM ${BASE} AS build
@@ -21,16 +22,17 @@ COPY . .
 RUN cd /build && cpack && mkdir /package && mv syngate_*.deb /package/syngate.deb
 
 FROM ${BASE}
-# The package knows which libraries it needs; HAProxy's makes the user `haproxy`.
-RUN --mount=type=bind,from=build,source=/package,target=/package \
-    apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends \
-    haproxy iptables /package/syngate.deb \
-    && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/log/apt /var/log/*.log
+# The package knows which libraries it needs; HAProxy's makes the user `haproxy`. It is copied, not mounted: with a
+# mount, some builders (podman 4.3) take the layer with an older package from their cache.
+COPY --from=build /package/syngate.deb /tmp/
+RUN apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends \
+    haproxy iptables /tmp/syngate.deb \
+    && rm -rf /tmp/syngate.deb /var/lib/apt/lists/* /var/cache/apt/* /var/log/apt /var/log/*.log
 COPY deploy/container/*.cfg /usr/local/share/syngate/
 # HAProxy before 2.9 keeps no capability when it changes its user: there it stays root for transparent sockets.
 # Of a valid file without a listener it says 2.
 RUN mkdir -p /usr/local/etc/haproxy && cd /usr/local/share/syngate \
-    && if haproxy -c -f transparent.cfg >/dev/null 2>&1; [ $? -eq 1 ]; then rm transparent.cfg; fi
+    && if haproxy -c -f setcap.cfg >/dev/null 2>&1; [ $? -eq 1 ]; then rm setcap.cfg; fi
 # One agent of a container, so that `docker exec ... syngate reload` finds it where several share the host's network.
 # A reload on a change of the directory: Kubernetes swaps a link in it, editors rename in it. A successor of another
 # container waits for the ports.

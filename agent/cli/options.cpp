@@ -408,7 +408,10 @@ Result<Options> parse_entrypoint(int argc, const char* const* argv) {
     std::vector<const char*> run{argv[0], "run", "--"};
     for (const std::string& word : command.argv)
         run.push_back(word.c_str());
-    return parse_options(static_cast<int>(run.size()), run.data());
+    auto options = parse_options(static_cast<int>(run.size()), run.data());
+    if (options)
+        options->warning = command.warning;
+    return options;
 }
 
 } // namespace

@@ -45,6 +45,7 @@ struct TransparentOptions {
 struct Options {
     std::string verb; // "run", "exec", ...; empty: the answer is already in `text` (help, version)
     std::string text;
+    std::string warning; // for the log; empty: none
     std::string log_level = "info";
     std::string control; // empty: found by the network namespace
     bool json = false;

@@ -194,10 +194,24 @@ bool uses_foreign_addresses(std::string_view line) {
                              words.front() == "default-server" || words.front() == "server-template");
 }
 
-// A `user` of a userlist has a password as well.
-bool names_user(std::string_view line) {
-    const Argv words = split_line(line);
-    return words.size() == 2 && (words[0] == "user" || words[0] == "uid");
+constexpr std::string_view sections[] = {
+    "global",   "defaults", "listen",      "frontend", "backend",     "userlist",      "peers",
+    "mailers",  "program",  "resolvers",   "cache",    "http-errors", "ring",          "log-forward",
+    "fcgi-app", "traces",   "log-profile", "acme",     "crt-store",   "namespace_list"};
+
+// Calls visit with the words of each line of a section `global`. A userlist has users and groups of its own.
+template <class Visit> void for_each_global_line(const fs::path& file, Visit visit) {
+    bool global = false;
+    std::ifstream stream(file);
+    for (std::string text; std::getline(stream, text);) {
+        const Argv words = split_line(text);
+        if (words.empty())
+            continue;
+        if (std::ranges::find(sections, words.front()) != std::end(sections))
+            global = words.front() == "global";
+        else if (global)
+            visit(words);
+    }
 }
 
 // Whether a line of any configuration file is so.
@@ -291,8 +305,23 @@ bool haproxy_is_transparent(const Argv& server) {
     return any_line(parse_haproxy_line(server), uses_foreign_addresses);
 }
 
-bool haproxy_names_user(const Argv& server) {
-    return any_line(parse_haproxy_line(server), names_user);
+HaproxyIdentity haproxy_identity(const Argv& server) {
+    HaproxyIdentity identity;
+    for (const auto& file : configuration_files(parse_haproxy_line(server)))
+        for_each_global_line(file, [&](const Argv& words) {
+            identity.user |= words.front() == "user" || words.front() == "uid";
+            identity.group |= words.front() == "group" || words.front() == "gid";
+        });
+    return identity;
+}
+
+bool haproxy_serves(const Argv& server) {
+    const HaproxyLine line = parse_haproxy_line(server);
+    return std::ranges::none_of(line.options, [](const Option& option) {
+        const std::string_view word = option.words.front();
+        return option.starts('c') || option.starts('v') || option.starts('h') || word.starts_with("--") ||
+               word.starts_with("-dC") || (word.starts_with("-dM") && word.find("help") != word.npos);
+    });
 }
 
 } // namespace syngate

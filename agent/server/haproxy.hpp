@@ -24,7 +24,14 @@ Argv haproxy_files(const Argv& server);
 // Whether the configuration, as it is now, has sockets with addresses that are not this host's.
 bool haproxy_is_transparent(const Argv& server);
 
-// Whether the configuration, as it is now, says which user HAProxy becomes.
-bool haproxy_names_user(const Argv& server);
+// Whether the configuration, as it is now, says which user and group HAProxy becomes.
+struct HaproxyIdentity {
+    bool user = false;
+    bool group = false;
+};
+HaproxyIdentity haproxy_identity(const Argv& server);
+
+// False for arguments that HAProxy answers, to end at once: a check, a version, a help.
+bool haproxy_serves(const Argv& server);
 
 } // namespace syngate

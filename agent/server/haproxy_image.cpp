@@ -3,41 +3,45 @@
 
 #include "server/haproxy.hpp"
 
-#include <algorithm>
 #include <unistd.h>
 
 namespace syngate {
 namespace {
 
-constexpr const char* image_configuration = "/usr/local/etc/haproxy/haproxy.cfg";
-// `user` and `group`, which HAProxy takes from the command line only by way of a file.
-constexpr const char* image_user = "/usr/local/share/syngate/user.cfg";
-// The same, with the capability that transparent sockets ask for. Not in images whose HAProxy cannot keep
-// one.
-constexpr const char* image_transparent_user = "/usr/local/share/syngate/transparent.cfg";
-
-// HAProxy answers these and ends: there is nothing to supervise.
-bool is_question(const Argv& arguments) {
-    return std::ranges::any_of(arguments, [](const std::string& word) {
-        return word == "-c" || word == "-v" || word == "-vv" || word == "-h" || word == "--help";
-    });
+// Puts what the configuration leaves open in front of it: HAProxy takes the first of two.
+void add_identity(ImageCommand& command, const ImagePaths& paths) {
+    const HaproxyIdentity own = haproxy_identity(command.argv);
+    if (own.user)
+        return;
+    const auto file = [&](const char* name) { return paths.share + "/" + name; };
+    const auto is_there = [&](const char* name) { return ::access(file(name).c_str(), R_OK) == 0; };
+    const bool transparent = haproxy_is_transparent(command.argv);
+    if (transparent && is_there("user.cfg") && !is_there("setcap.cfg")) {
+        command.warning = "HAProxy stays root: its configuration asks for transparent sockets, and this "
+                          "version (before 2.9) keeps no capability for them when it changes its user";
+        return;
+    }
+    Argv files;
+    for (const auto& [name, wanted] :
+         {std::pair{"user.cfg", true}, {"group.cfg", !own.group}, {"setcap.cfg", transparent}})
+        if (wanted && is_there(name))
+            files.insert(files.end(), {"-f", file(name)});
+    command.argv.insert(command.argv.begin() + 1, files.begin(), files.end());
 }
 
 } // namespace
 
-ImageCommand image_command(const Argv& arguments) {
+ImageCommand image_command(const Argv& arguments, const ImagePaths& paths) {
     if (!arguments.empty() && !arguments.front().starts_with("-"))
-        return {.supervised = false, .argv = arguments};
-    Argv argv{"haproxy"};
-    argv.insert(argv.end(), arguments.begin(), arguments.end());
-    if (haproxy_files(argv).empty())
-        argv.insert(argv.begin() + 1, {"-f", image_configuration});
-    if (is_question(arguments))
-        return {.supervised = false, .argv = std::move(argv)};
-    const char* user = haproxy_is_transparent(argv) ? image_transparent_user : image_user;
-    if (!haproxy_names_user(argv) && ::access(user, R_OK) == 0)
-        argv.insert(argv.begin() + 1, {"-f", user});
-    return {.supervised = true, .argv = std::move(argv)};
+        return {.supervised = false, .argv = arguments, .warning = {}};
+    ImageCommand command{.supervised = true, .argv = {"haproxy"}, .warning = {}};
+    command.argv.insert(command.argv.end(), arguments.begin(), arguments.end());
+    if (haproxy_files(command.argv).empty())
+        command.argv.insert(command.argv.begin() + 1, {"-f", paths.configuration});
+    command.supervised = haproxy_serves(command.argv);
+    if (command.supervised)
+        add_identity(command, paths);
+    return command;
 }
 
 } // namespace syngate

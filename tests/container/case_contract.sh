@@ -21,6 +21,10 @@ contract_arguments() {
     expect_output '^HAProxy version'
     expect_status 7 "${once[@]}" sh -c 'echo "pid $$"; exit 7'
     expect_output '^pid 1$' # executed as it is, in the agent's place
+    # What HAProxy only answers needs neither a capability nor the agent.
+    expect_status 0 "${once[@]}" -dMhelp
+    expect_status 0 "${once[@]}" -cc 'version_atleast(2.4)'
+    expect_status 0 podman run --rm --network none --volume "$work/cfg:/usr/local/etc/haproxy:ro" "$image" -c
     expect_status 2 "${once[@]}" no-such-command
     expect_output 'no-such-command'
     # Arguments with a dash are HAProxy's: another configuration by -f.
@@ -62,6 +66,12 @@ contract_user() {
     start "$scene-n" "${documented[@]}" --
     [[ $(haproxy_status "$scene-n" ^Uid: | awk '{ print $2 }') == 65534 ]] || fail "the configuration's own user does not hold"
     podman rm --force "$scene-n" >/dev/null 2>&1
+    # A group of its own, and users that are a userlist's.
+    { sed 's/^global/global\n    group nogroup/' tests/container/haproxy.cfg && printf 'userlist people\n    user tom\n'; } >"$work/cfg/haproxy.cfg"
+    start "$scene-h" "${documented[@]}" --
+    [[ $(haproxy_status "$scene-h" ^Uid: | awk '{ print $2 }') == "$uid" ]] || fail "a user of a userlist was taken for HAProxy's"
+    [[ $(haproxy_status "$scene-h" ^Gid: | awk '{ print $2 }') == 65534 ]] || fail "the configuration's own group does not hold"
+    podman rm --force "$scene-h" >/dev/null 2>&1
     cp tests/container/haproxy.cfg "$work/cfg/haproxy.cfg"
 }
 

@@ -25,7 +25,7 @@ TEST(HaproxyImage, ArgumentsNameAnotherConfiguration) {
 }
 
 TEST(HaproxyImage, QuestionsAndOtherCommandsAreExecutedAsTheyAre) {
-    for (const char* question : {"-c", "-v", "-vv", "-h"}) {
+    for (const char* question : {"-c", "-cc", "-v", "-vv", "-vq", "-h", "--help", "-dC", "-dMhelp"}) {
         const auto asked = image_command({question});
         EXPECT_FALSE(asked.supervised) << question;
         EXPECT_EQ(asked.argv.front(), "haproxy") << question;
@@ -35,6 +35,59 @@ TEST(HaproxyImage, QuestionsAndOtherCommandsAreExecutedAsTheyAre) {
         EXPECT_FALSE(other.supervised) << command.front();
         EXPECT_EQ(other.argv, command);
     }
+}
+
+// They say something and serve, or are values.
+TEST(HaproxyImage, WhatOnlyLooksLikeAQuestionIsServed) {
+    for (const Argv& arguments :
+         {Argv{"-dKall"}, Argv{"-dL"}, Argv{"-V"}, Argv{"-L", "-c"}, Argv{"-C", "/", "-f", "/a.cfg"}})
+        EXPECT_TRUE(image_command(arguments).supervised) << arguments.front();
+    EXPECT_FALSE(image_command({"-cc", "version_atleast(2.4)"}).supervised);
+}
+
+struct HaproxyImageIdentity : testing::Test {
+    test::TempDir dir;
+    ImagePaths paths;
+    HaproxyImageIdentity() {
+        paths.share = (dir / "").string();
+        paths.share.pop_back();
+        for (const char* name : {"user.cfg", "group.cfg", "setcap.cfg"})
+            dir.write(name, "global\n");
+    }
+    // The files that are put in front.
+    Argv files(const std::string& configuration) {
+        paths.configuration = dir.write("haproxy.cfg", configuration);
+        const auto command = image_command({}, paths);
+        warning = command.warning;
+        Argv names;
+        for (std::size_t i = 2; i < command.argv.size(); i += 2)
+            names.push_back(std::filesystem::path(command.argv[i]).filename());
+        EXPECT_EQ(names.back(), "haproxy.cfg");
+        names.pop_back();
+        return names;
+    }
+    std::string warning;
+};
+
+TEST_F(HaproxyImageIdentity, IsTheConfigurationsOwnWhereItHasOne) {
+    EXPECT_EQ(files("global\n  maxconn 10\n"), (Argv{"user.cfg", "group.cfg"}));
+    EXPECT_EQ(files("global\n  user nobody\n"), Argv{});
+    EXPECT_EQ(files("global\n  uid 7\n  gid 7\n"), Argv{});
+    EXPECT_EQ(files("global\n  group nogroup\n"), Argv{"user.cfg"});
+    EXPECT_EQ(files("defaults\nglobal\n  user nobody # late\n"), Argv{});
+}
+
+TEST_F(HaproxyImageIdentity, AUserlistHasUsersOfItsOwn) {
+    EXPECT_EQ(files("global\nuserlist u\n  group g\n  user tom\n"), (Argv{"user.cfg", "group.cfg"}));
+}
+
+TEST_F(HaproxyImageIdentity, OfTransparentSocketsKeepsACapabilityOrStaysRoot) {
+    const std::string transparent = "listen a\n  source 0.0.0.0 usesrc clientip\n";
+    EXPECT_EQ(files(transparent), (Argv{"user.cfg", "group.cfg", "setcap.cfg"}));
+    EXPECT_EQ(warning, "");
+    std::filesystem::remove(dir / "setcap.cfg");
+    EXPECT_EQ(files(transparent), Argv{});
+    EXPECT_NE(warning.find("stays root"), std::string::npos) << warning;
 }
 
 TEST(HaproxyImage, EntrypointParsesNoArgumentItself) {
