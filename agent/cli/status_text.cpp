@@ -3,6 +3,7 @@
 
 #include "base/clock.hpp"
 
+#include <algorithm>
 #include <fmt/format.h>
 
 namespace syngate {
@@ -94,9 +95,12 @@ std::string capability_lines(const nlohmann::json& held) {
     if (held["permitted"] != held["effective"])
         text += fmt::format("         (permitted, for programs it starts: {})\n", joined(held["permitted"]));
     const auto& lacks = held["server_lacks"];
-    return text + "server's " +
-           (lacks.size() < held["server"].size() ? "all but " + joined(lacks) : joined(held["server"])) +
-           '\n';
+    text += "server's " +
+            (lacks.size() < held["server"].size() ? "all but " + joined(lacks) : joined(held["server"]));
+    // What is withheld beside it is withheld in name only.
+    if (std::ranges::find(held["server"], nlohmann::json("CAP_SYS_ADMIN")) != held["server"].end())
+        text += "; CAP_SYS_ADMIN, which is among them, allows what CAP_BPF and CAP_PERFMON do";
+    return text + '\n';
 }
 
 std::string status_text(const nlohmann::json& s) {

@@ -36,7 +36,9 @@ std::set<unsigned> needed(const PrivilegeNeeds& needs) {
     if (needs.iptables)
         result.insert({CAP_NET_RAW, CAP_DAC_OVERRIDE});
     if (needs.supervises)
-        result.insert({CAP_KILL, CAP_SYS_PTRACE, first_held(CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH)});
+        result.insert({CAP_KILL, CAP_SYS_PTRACE});
+    if (needs.supervises || needs.others_files)
+        result.insert(first_held(CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH));
     return result;
 }
 
@@ -50,16 +52,21 @@ Result<void> refused(const char* what) {
     return failure(Exit::failed, fmt::format("cannot give up {} (libcap-ng)", what));
 }
 
-Result<void> withhold() {
-    if (!held(CAPNG_EFFECTIVE, CAP_SETPCAP))
-        return failure(
-            Exit::failed,
-            "the server may have what only the agent needs, as CAP_SETPCAP is missing to withhold it");
+Result<void> withhold(bool but_bpf) {
     for (const unsigned capability : agents_alone) {
+        if (but_bpf && capability == CAP_BPF)
+            continue;
+        // To lower these takes no privilege, and they are all that the programs of another user than root
+        // get.
         ::prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_LOWER, capability, 0, 0);
-        capng_update(CAPNG_DROP, static_cast<capng_type_t>(CAPNG_BOUNDING_SET | CAPNG_INHERITABLE),
-                     capability);
+        capng_update(CAPNG_DROP, CAPNG_INHERITABLE, capability);
+        if (held(CAPNG_EFFECTIVE, CAP_SETPCAP))
+            capng_update(CAPNG_DROP, CAPNG_BOUNDING_SET, capability);
     }
+    if (!held(CAPNG_EFFECTIVE, CAP_SETPCAP))
+        return ::geteuid() != 0 ? Result<void>{}
+                                : failure(Exit::failed, "the server may have what only the agent needs, as "
+                                                        "CAP_SETPCAP is missing to withhold it");
     // While CAP_SETPCAP is in effect.
     return capng_apply(CAPNG_SELECT_BOTH) == 0 ? Result<void>{} : refused("capabilities of the server");
 }
@@ -98,10 +105,11 @@ Result<void> drop_privileges(const PrivilegeNeeds& needs) {
         return refused("what is not needed, as it is unknown what is held");
     Result<void> withheld;
     if (needs.withhold_from_server)
-        withheld = withhold();
+        withheld = withhold(needs.server_uses_bpf);
     const std::set<unsigned> kept = needed(needs);
-    const auto sets = static_cast<capng_type_t>(
-        root_gets_all_by_starting() ? CAPNG_EFFECTIVE | CAPNG_PERMITTED : CAPNG_EFFECTIVE);
+    const bool for_others = needs.supervises && !root_gets_all_by_starting();
+    const auto sets =
+        static_cast<capng_type_t>(for_others ? CAPNG_EFFECTIVE : CAPNG_EFFECTIVE | CAPNG_PERMITTED);
     for (unsigned capability = 0; capability <= CAP_LAST_CAP; ++capability)
         if (!kept.contains(capability))
             capng_update(CAPNG_DROP, sets, capability);

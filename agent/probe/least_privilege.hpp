@@ -13,9 +13,11 @@ struct PrivilegeNeeds {
     bool queues = false; // to read the queues of listening sockets by an iterator, which is loaded later
     bool iptables =
         false; // to run iptables, whose legacy variant asks for CAP_NET_RAW, and to renew its leases
-    bool supervises = false; // a server: to signal it, to see its sockets, to read its configuration
-    // The server is of a kind that has no use for what is there for the agent alone.
+    bool supervises = false;   // a server: to signal it, to see its sockets, to read its configuration
+    bool others_files = false; // files of the agent are made and removed in another user's directory
+    // The server is of a kind that has no use for what is there for the agent alone,
     bool withhold_from_server = false;
+    bool server_uses_bpf = false; // but for CAP_BPF
 };
 
 // Gives up for good what is not needed. What programs that are started later may have stays as it was, except

@@ -119,33 +119,43 @@ Argv files_matching(const std::string& pattern) {
 
 constexpr int include_depth = 8; // a file that includes itself is nginx's to complain about
 
-struct DaemonSetting {
+struct Setting {
     std::string value; // "on", "off"; empty: not set
     std::string where;
 };
 
-DaemonSetting daemon_in_file(const fs::path& file, const fs::path& directory, int depth);
+Setting setting_in_file(std::string_view name, const fs::path& file, const fs::path& directory, int depth);
 
-DaemonSetting daemon_in_text(std::string_view text, const std::string& where, const fs::path& directory,
-                             int depth) {
-    DaemonSetting setting;
+Setting setting_in_text(std::string_view name, std::string_view text, const std::string& where,
+                        const fs::path& directory, int depth) {
+    Setting setting;
     for_each_directive(text, [&](const Argv& words) {
         if (words.size() != 2 || !setting.value.empty())
             return;
-        if (words[0] == "daemon")
+        if (words[0] == name)
             setting = {words[1], where};
         else if (words[0] == "include" && depth < include_depth)
             for (const auto& file : files_matching(directory / words[1]))
                 if (setting.value.empty())
-                    setting = daemon_in_file(file, directory, depth + 1);
+                    setting = setting_in_file(name, file, directory, depth + 1);
     });
     return setting;
 }
 
-DaemonSetting daemon_in_file(const fs::path& file, const fs::path& directory, int depth) {
+Setting setting_in_file(std::string_view name, const fs::path& file, const fs::path& directory, int depth) {
     std::ostringstream text;
     text << std::ifstream(file).rdbuf();
-    return daemon_in_text(text.str(), file, directory, depth);
+    return setting_in_text(name, text.str(), file, directory, depth);
+}
+
+// In the main context, of the command line and the configuration.
+Setting find_setting(std::string_view name, const Argv& server, const NginxLine& line) {
+    const fs::path file = configuration_file(line);
+    Setting setting;
+    if (line.directives)
+        setting = setting_in_text(name, server[line.directives->first].substr(line.directives->second), "-g",
+                                  file.parent_path(), 0);
+    return setting.value.empty() ? setting_in_file(name, file, file.parent_path(), 0) : setting;
 }
 
 } // namespace
@@ -164,13 +174,7 @@ Result<Recipe> nginx_recipe(const Argv& server) {
                        fmt::format("'nginx -s {}' only signals a running nginx; give the command that "
                                    "starts the server",
                                    line.signal));
-    const fs::path file = configuration_file(line);
-    DaemonSetting daemon;
-    if (line.directives)
-        daemon = daemon_in_text(server[line.directives->first].substr(line.directives->second), "-g",
-                                file.parent_path(), 0);
-    if (daemon.value.empty())
-        daemon = daemon_in_file(file, file.parent_path(), 0);
+    const Setting daemon = find_setting("daemon", server, line);
     if (daemon.value == "on")
         return failure(Exit::usage,
                        fmt::format("nginx would leave for the background: 'daemon on' in {}; remove "
@@ -193,6 +197,7 @@ Result<Recipe> nginx_recipe(const Argv& server) {
     recipe.stays_up = true; // old workers go when the new ones are there
     recipe.release_signal = SIGQUIT;
     recipe.graceful = true;
+    recipe.uses_bpf = find_setting("quic_bpf", server, line).value == "on";
     return recipe;
 }
 

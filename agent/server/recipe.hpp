@@ -25,6 +25,7 @@ struct Recipe {
     int release_signal = 0; // close the listening sockets, finish what is open, end
     bool graceful = false;  // release_signal lets open connections finish
     // Its configuration, as it is now, has sockets with addresses that are not this host's.
+    bool uses_bpf = false; // nginx's quic_bpf
     bool transparent = false;
 };
 

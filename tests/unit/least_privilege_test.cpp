@@ -3,6 +3,7 @@
 
 #include "probe/scratch_child.hpp"
 
+#include <cap-ng.h>
 #include <functional>
 #include <gtest/gtest.h>
 #include <sys/prctl.h>
@@ -64,6 +65,36 @@ TEST_F(LeastPrivilege, WhatIsForTheAgentAloneIsWithheldFromAServerThatIsKnown) {
     EXPECT_FALSE(has(held["server"], "CAP_SYS_PTRACE"));
     EXPECT_TRUE(has(held["server_lacks"], "CAP_PERFMON"));
     EXPECT_TRUE(has(held["server"], "CAP_NET_ADMIN")) << "transparent sockets and set-mark are its own";
+}
+
+TEST_F(LeastPrivilege, ASocketInAnotherUsersDirectoryIsMadeAndRemoved) {
+    EXPECT_EQ(after({.bpf = true, .others_files = true})["effective"],
+              (nlohmann::json{"CAP_DAC_OVERRIDE", "CAP_NET_ADMIN", "CAP_BPF"}));
+}
+
+TEST_F(LeastPrivilege, AServerThatUsesBpfKeepsIt) {
+    const auto held =
+        after({.bpf = true, .supervises = true, .withhold_from_server = true, .server_uses_bpf = true});
+    EXPECT_TRUE(has(held["server"], "CAP_BPF"));
+    EXPECT_FALSE(has(held["server"], "CAP_PERFMON"));
+}
+
+// As by systemd's User= and AmbientCapabilities=.
+TEST_F(LeastPrivilege, AnotherUsersServerGetsNoneOfTheAgentsAmbientOnes) {
+    const auto held = after({.bpf = true, .supervises = true, .withhold_from_server = true}, [] {
+        ::prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0);
+        ASSERT_EQ(::setresuid(65534, 65534, 65534), 0);
+        capng_clear(CAPNG_SELECT_CAPS);
+        for (const unsigned capability : {CAP_BPF, CAP_NET_ADMIN, CAP_NET_BIND_SERVICE})
+            capng_update(CAPNG_ADD,
+                         static_cast<capng_type_t>(CAPNG_EFFECTIVE | CAPNG_PERMITTED | CAPNG_INHERITABLE),
+                         capability);
+        ASSERT_EQ(capng_apply(CAPNG_SELECT_CAPS), 0);
+        for (const unsigned capability : {CAP_BPF, CAP_NET_ADMIN, CAP_NET_BIND_SERVICE})
+            ASSERT_EQ(::prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability, 0, 0), 0);
+    });
+    EXPECT_EQ(held["server"], (nlohmann::json{"CAP_NET_BIND_SERVICE", "CAP_NET_ADMIN"})) << held;
+    EXPECT_TRUE(has(held["effective"], "CAP_BPF")) << held;
 }
 
 // Then a program gets no more by being started than its starter may take.

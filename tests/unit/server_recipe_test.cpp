@@ -200,6 +200,8 @@ TEST_F(RecipeNginx, IsKeptInTheForegroundAndReloadsItself) {
 
 TEST_F(RecipeNginx, IsLeftAloneWhenItStaysAnyway) {
     const std::string plain = configuration("events {}\n");
+    EXPECT_FALSE(recipe_of({"nginx", "-c", plain}).uses_bpf);
+    EXPECT_TRUE(recipe_of({"nginx", "-c", plain, "-g", "quic_bpf on;"}).uses_bpf);
     EXPECT_EQ(joined(recipe_of({"nginx", "-c", plain, "-g", "user root; daemon  off;"}).start),
               "nginx|-c|" + plain + "|-g|user root; daemon  off;");
     EXPECT_EQ(joined(recipe_of({"nginx", "-qc", plain, "-gdaemon off;"}).start),
