@@ -9,8 +9,10 @@
 #include <filesystem>
 #include <fmt/format.h>
 #include <poll.h>
+#include <spdlog/spdlog.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 namespace syngate {
 namespace {
@@ -34,6 +36,43 @@ Result<void> make_directory(const std::filesystem::path& directory) {
                                       "or make it yourself)",
                                       directory.string()),
                           why);
+}
+
+// Where everybody may write, as in a Kubernetes emptyDir, everybody could put another directory in the place
+// of the control socket's, and answer in the agent's name. In a sticky directory nobody can.
+Result<void> make_safe(const std::filesystem::path& directory) {
+    std::error_code error;
+    const auto whole = std::filesystem::absolute(directory.empty() ? "." : directory, error);
+    struct stat inner {};
+    for (std::filesystem::path path = whole; !error; path = path.parent_path()) {
+        struct stat status {};
+        if (::stat(path.c_str(), &status) < 0)
+            return system_failure(
+                fmt::format("cannot look at the control socket's directory '{}'", path.string()), errno);
+        const bool shared = (status.st_mode & S_IWOTH) != 0;
+        const bool known = inner.st_uid == 0 || inner.st_uid == ::geteuid();
+        if (shared && path != whole && !known)
+            return failure(
+                Exit::failed,
+                fmt::format("uid {} has made a directory of the control socket's path in '{}', where "
+                            "everybody may: remove it, or choose another path",
+                            inner.st_uid, path.string()),
+                EPERM);
+        if (shared && (status.st_mode & S_ISVTX) == 0) {
+            if (::chmod(path.c_str(), (status.st_mode & 07777) | S_ISVTX) < 0)
+                return system_failure(fmt::format("everybody may remove the control socket's directory from "
+                                                  "'{}', and it cannot be made sticky (`chmod +t`)",
+                                                  path.string()),
+                                      errno);
+            spdlog::info("'{}', where everybody may write, is sticky now (chmod +t): nobody else can replace "
+                         "the control socket",
+                         path.string());
+        }
+        inner = status;
+        if (path == path.root_path())
+            break;
+    }
+    return {};
 }
 
 // Only one agent at a time looks at a socket file, finds it stale and replaces it. The lock is on the
@@ -95,6 +134,8 @@ Result<Fd> listen_at(const std::string& path, unsigned backlog) {
     const auto directory = std::filesystem::path(path).parent_path();
     if (const auto made = make_directory(directory); !made)
         return std::unexpected(made.error());
+    if (const auto safe = make_safe(directory); !safe)
+        return std::unexpected(safe.error());
     const auto lock = lock_directory(directory);
     if (!lock)
         return std::unexpected(lock.error());

@@ -34,7 +34,9 @@ Result<void> PidFile::write(pid_t pid) {
                 path_),
             code);
     };
-    const Fd fd(::open(draft.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0644));
+    // In a directory where others may write it may have been made by them.
+    ::unlink(draft.c_str());
+    const Fd fd(::open(draft.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644));
     if (!fd)
         return failed();
     const std::string text = fmt::format("{}\n", pid);

@@ -44,6 +44,7 @@ defect_no_ipv6() {
 # transparent_configuration: HAProxy asks for what the old image had rules and a route for.
 transparent_configuration() {
     proxy_configuration 'source 0.0.0.0 usesrc clientip' >"$work/cfg/haproxy.cfg"
+    sed -i 's/:::80 v4v6/:80/' "$work/cfg/haproxy.cfg" # of a v4v6 listener HAProxy takes clients for IPv6
 }
 
 # At every start, after every clean stop, and after SIGKILL.

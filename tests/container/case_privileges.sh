@@ -61,16 +61,8 @@ privileges_iptables() {
 
 # HAProxy reaches its backend with the address of its client, who is behind another interface of the host.
 privileges_transparent() {
-    local far=$scene-far before peer
-    namespaces+=("$far")
-    ip netns add "$far"
-    ip -n "$host_ns" link add up1 type veth peer name up0 netns "$far"
-    ip -n "$host_ns" address add 10.91.8.1/24 dev up1
-    in_host sysctl -qw net.ipv6.conf.up1.disable_ipv6=1 # its address would come when the state has been looked at
-    ip -n "$host_ns" link set up1 up
-    ip -n "$far" link set up0 up
-    ip -n "$far" address add 10.91.8.2/24 dev up0
-    ip -n "$client_ns" route add 10.91.8.0/24 via "$server4"
+    local before peer
+    make_far_client
     in_client_background python3 - "$work/backend" <<'PYTHON'
 import socket, sys
 server = socket.create_server(("10.91.7.2", 9000))
@@ -84,19 +76,17 @@ PYTHON
     helpers+=($!)
     until_so "the backend listens" test -e "$work/backend"
     transparent_configuration
-    sed -i 's/:::80 v4v6/:80/' "$work/cfg/haproxy.cfg" # of a v4v6 listener HAProxy takes clients for IPv6
     before=$(state_of_host)
     start "$scene-t" "${none[@]}" "${server_alone[@]}" "${documented[@]}" --
     for _ in 1 2; do
-        peer=$(ip netns exec "$far" curl -s --max-time 20 http://10.91.8.1/) || true
+        peer=$(in_far curl -s --max-time 20 http://10.91.8.1/) || true
         [[ $peer == 10.91.8.2 ]] || fail "the backend sees '$peer'"
         reload_by HUP "$scene-t"
     done
     podman stop --time 30 "$scene-t" >/dev/null
     diff <(echo "$before") <(state_of_host) || fail "left by transparent proxying"
     podman rm --force "$scene-t" >/dev/null 2>&1
-    ip netns delete "$far"
-    ip -n "$client_ns" route delete 10.91.8.0/24
+    remove_far_client
     cp tests/container/haproxy.cfg "$work/cfg/haproxy.cfg"
 }
 
@@ -113,10 +103,12 @@ privileges_missing() {
     expect_output '--cap-add=NET_ADMIN'
 }
 
-# podman gives a read-only root file system a /run of its own.
+# With a /run like Kubernetes' emptyDir, where everybody may write: nobody may rename what is the agent's.
 privileges_read_only() {
-    start "$scene-r" "${documented[@]}" --read-only --
+    mkdir -m 777 "$work/run"
+    start "$scene-r" "${documented[@]}" --read-only --volume "$work/run:/run" --
     reloads_under_load "$scene-r" "read-only root file system"
+    [[ $(podman exec "$scene-r" stat -c %a /run) == 1777 ]] || fail "others may replace the control socket's directory"
     [[ $(pid_in_file "$scene-r") == "$(status "$scene-r" '["server"]["pid"]')" ]] || fail "no pid file"
     podman rm --force "$scene-r" >/dev/null 2>&1
 }

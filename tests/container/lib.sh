@@ -95,6 +95,30 @@ in_client() {
     nsenter --net="/run/netns/$client_ns" -- "$@"
 }
 
+# A client behind another interface of the host, 10.91.8.2: the backends, who are the scene's client, answer it by
+# the host.
+make_far_client() {
+    far_ns=$scene-far
+    namespaces+=("$far_ns")
+    ip netns add "$far_ns"
+    ip -n "$host_ns" link add up1 type veth peer name up0 netns "$far_ns"
+    ip -n "$host_ns" address add 10.91.8.1/24 dev up1
+    in_host sysctl -qw net.ipv6.conf.up1.disable_ipv6=1 # its address would come when the state has been looked at
+    ip -n "$host_ns" link set up1 up
+    ip -n "$far_ns" link set up0 up
+    ip -n "$far_ns" address add 10.91.8.2/24 dev up0
+    ip -n "$client_ns" route add 10.91.8.0/24 via "$server4"
+}
+
+in_far() {
+    nsenter --net="/run/netns/$far_ns" -- "$@"
+}
+
+remove_far_client() {
+    ip netns delete "$far_ns"
+    ip -n "$client_ns" route delete 10.91.8.0/24
+}
+
 # run_container NAME [PODMAN OPTIONS...] -- [ARGUMENTS...]: in the background, on the network of the host.
 run_container() {
     local name=$1

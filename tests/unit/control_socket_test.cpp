@@ -36,6 +36,18 @@ protected:
         std::filesystem::remove_all(directory_);
     }
 
+    // Of a directory that is made with this mode.
+    static mode_t mode_of(const std::string& path) {
+        struct stat status {};
+        return ::stat(path.c_str(), &status) == 0 ? status.st_mode & 07777 : 0;
+    }
+    std::string make(const std::string& name, mode_t mode) const {
+        const std::string path = directory_ + "/" + name;
+        EXPECT_EQ(::mkdir(path.c_str(), 0700), 0);
+        EXPECT_EQ(::chmod(path.c_str(), mode), 0);
+        return path;
+    }
+
     // echo answers at once, keep answers when the test wants, drop never does.
     void start() {
         auto server = ControlServer::start(*loop_, path_, [this](const Json& request, Reply reply) {
@@ -107,6 +119,28 @@ protected:
     std::vector<Reply> kept_;
     int handled_ = 0;
 };
+
+// An emptyDir of Kubernetes, as /run.
+TEST_F(Control, NobodyElseCanReplaceItsDirectory) {
+    const std::string shared = make("shared", 0777);
+    EXPECT_TRUE(listen_at(shared + "/syngate/agent.sock", 1));
+    EXPECT_EQ(mode_of(shared), 01777U);
+    EXPECT_EQ(mode_of(shared + "/syngate"), 0700U);
+    const std::string group = make("group", 0775);
+    EXPECT_TRUE(listen_at(group + "/agent.sock", 1));
+    EXPECT_EQ(mode_of(group), 0775U) << "its owner's choice";
+}
+
+TEST_F(Control, ADirectoryThatSomebodyHasPutThereIsRefused) {
+    if (::geteuid() != 0)
+        GTEST_SKIP() << "needs root";
+    const std::string shared = make("shared", 01777);
+    ASSERT_EQ(::mkdir((shared + "/syngate").c_str(), 0700), 0);
+    ASSERT_EQ(::chown((shared + "/syngate").c_str(), 65534, 65534), 0);
+    const auto refused = listen_at(shared + "/syngate/agent.sock", 1);
+    ASSERT_FALSE(refused);
+    EXPECT_NE(refused.error().message.find("uid 65534"), std::string::npos) << refused.error().message;
+}
 
 TEST_F(Control, AnswersAndLeavesNothingBehind) {
     const mode_t before = ::umask(0);
