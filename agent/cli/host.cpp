@@ -10,8 +10,10 @@
 #include "steer/bpf_steering.hpp"
 
 #include <csignal>
+#include <filesystem>
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 namespace syngate {
@@ -19,6 +21,9 @@ namespace syngate {
 namespace {
 
 constexpr Duration claim_again_after = std::chrono::milliseconds(50);
+// Of transparent proxying that the server's configuration asks for and another agent does: one that is about
+// to end.
+constexpr Duration transparent_patience = std::chrono::seconds(1);
 
 // From the first moment: a signal that comes before its handler waits for it, and does not end the agent with
 // something half done (or, for PID 1, get lost).
@@ -37,7 +42,20 @@ bool told_to_stop() {
     return sigismember(&pending, SIGTERM) == 1 || sigismember(&pending, SIGINT) == 1;
 }
 
-void give_up_privileges(const Options& options, const std::string& mode, const ServerTraits& server) {
+// The control socket is made and removed where another user is at home, who keeps even root out without
+// CAP_DAC_OVERRIDE.
+bool is_others_directory(std::filesystem::path directory) {
+    struct stat status {};
+    while (::stat(directory.empty() ? "." : directory.c_str(), &status) < 0) {
+        if (directory.empty() || directory == directory.parent_path())
+            return false;
+        directory = directory.parent_path();
+    }
+    return status.st_uid != ::geteuid();
+}
+
+void give_up_privileges(const Options& options, const std::string& mode, const ServerTraits& server,
+                        const std::string& control_path) {
     const auto capabilities = effective_capabilities();
     // In mode iptables as well the queues of listening sockets are read by BPF, where that is allowed.
     const bool iterates = capabilities && capabilities->verifier_trusts();
@@ -45,7 +63,10 @@ void give_up_privileges(const Options& options, const std::string& mode, const S
                                .queues = iterates,
                                .iptables = mode != "bpf",
                                .supervises = options.verb == "run" || options.verb == "exec",
-                               .withhold_from_server = server.withhold};
+                               .others_files =
+                                   is_others_directory(std::filesystem::path(control_path).parent_path()),
+                               .withhold_from_server = server.withhold,
+                               .server_uses_bpf = server.uses_bpf};
     if (const auto r = drop_privileges(needs); !r)
         spdlog::warn("{}", r.error().message);
 }
@@ -85,7 +106,13 @@ Result<std::unique_ptr<Host>> Host::make(const Options& options, const ServerTra
     else
         spdlog::warn("what a killed agent may have left could not be looked for: {}", swept.error().message);
 
-    auto transparent = Transparent::make(options.transparent, server.transparent, *host->registry_);
+    const Time since = Clock::now();
+    auto transparent =
+        Transparent::make(options.transparent, server.transparent, *host->registry_, [&](bool asked_for) {
+            return host->wait_to_claim(since +
+                                       (asked_for ? options.wait_for_ports
+                                                  : std::min(options.wait_for_ports, transparent_patience)));
+        });
     if (!transparent)
         return std::unexpected(transparent.error());
     host->transparent_ = std::move(*transparent);
@@ -101,7 +128,7 @@ Result<std::unique_ptr<Host>> Host::make(const Options& options, const ServerTra
     if (const auto r = host->make_steerer(options); !r)
         return std::unexpected(r.error());
     host->transparent_->report_obstacles(host->gate_->status());
-    give_up_privileges(options, host->gate_->status().mode, server);
+    give_up_privileges(options, host->gate_->status().mode, server, host->control_path_);
     return host;
 }
 
@@ -142,17 +169,38 @@ Result<std::unique_ptr<Steering>> Host::make_steering(const Options& options, bo
     return make_bpf_steering({.pins = gate_->status().pins, .owner_id = registry_->id()});
 }
 
+// False: not any longer.
+bool Host::wait_to_claim(Time deadline) {
+    if (Clock::now() >= deadline || told_to_stop())
+        return false;
+    loop_->run_until(told_to_stop, std::min(deadline, Clock::now() + claim_again_after), claim_again_after);
+    return true;
+}
+
 // An agent that stops gives its ports up when its server listens no more, which may be long before it ends.
 Result<void> Host::claim(const Options& options) {
     const Time deadline = Clock::now() + options.wait_for_ports;
-    for (;;) {
-        auto r = registry_->claim(options.gate.ports);
-        if (r || r.error().exit != Exit::busy || Clock::now() >= deadline || told_to_stop())
-            return r;
-        spdlog::debug("waiting for the ports: {}", r.error().message);
-        loop_->run_until(told_to_stop, std::min(deadline, Clock::now() + claim_again_after),
-                         claim_again_after);
+    auto r = registry_->claim(options.gate.ports);
+    if (!r && r.error().exit == Exit::busy && options.wait_for_ports > Duration::zero()) {
+        spdlog::info("waiting for the ports, for at most {}: {}", format_duration(options.wait_for_ports),
+                     r.error().message);
+        registry_->wait_for(options.gate.ports);
+        while (!r && r.error().exit == Exit::busy && wait_to_claim(deadline))
+            r = registry_->claim(options.gate.ports);
+        registry_->wait_for({});
     }
+    return r;
+}
+
+bool Host::has_successor(const PortSet& ports) {
+    // One that has got them asks no more.
+    successor_asked_ = successor_asked_ || registry_->is_contested();
+    return successor_asked_ && !registry_->successors(ports).empty();
+}
+
+void Host::give_up_claims() {
+    transparent_->lend();
+    (void)registry_->claim({}); // giving up fails for nobody
 }
 
 Result<void> Host::make_steerer(const Options& options) {
@@ -175,6 +223,15 @@ Result<void> Host::make_steerer(const Options& options) {
     return {};
 }
 
+// Pids, as their own PID namespaces number them.
+nlohmann::json Host::awaited_by() const {
+    nlohmann::json pids = nlohmann::json::array();
+    if (registry_->is_contested())
+        for (const Peer& peer : registry_->successors(registry_->claimed()))
+            pids.push_back(peer.pid);
+    return pids;
+}
+
 Result<void> Host::serve(std::function<void(const nlohmann::json&, Reply)> handler) {
     auto control = ControlServer::start(
         *loop_, control_path_,
@@ -186,7 +243,8 @@ Result<void> Host::serve(std::function<void(const nlohmann::json&, Reply)> handl
                                        {"pid", getpid()},
                                        {"id", fmt::format("{:016x}", registry_->id())},
                                        {"control", control_path_},
-                                       {"capabilities", held_privileges()}};
+                                       {"capabilities", held_privileges()},
+                                       {"awaited_by", awaited_by()}};
                     answer["transparent"] = transparent_->status(gate_status());
                 }
                 reply(answer);

@@ -23,6 +23,7 @@ namespace syngate {
 struct ServerTraits {
     bool transparent = false; // what --transparent auto goes by
     bool withhold = false;    // it has no use for what capabilities are there for the agent alone
+    bool uses_bpf = false;    // but for CAP_BPF
 };
 
 class Host {
@@ -31,6 +32,10 @@ public:
     // the capabilities that are not needed any more. On an error nothing stays, but for the capabilities.
     static Result<std::unique_ptr<Host>> make(const Options& options, const ServerTraits& server = {});
 
+    // Whether another agent waits for these ports, and who gets them when this one gives up its claims.
+    [[nodiscard]] bool has_successor(const PortSet& ports);
+    // Ports and transparent proxying, which goes on for connections that are left.
+    void give_up_claims();
     // To be called when the server may listen on others than before.
     void follow_listeners();
     [[nodiscard]] bool by_bpf() const;
@@ -56,9 +61,12 @@ private:
     Result<void> make_steerer(const Options& options);
     [[nodiscard]] GateStatus gate_status() const; // with what is diverted
     Result<void> claim(const Options& options);
+    bool wait_to_claim(Time deadline);
+    [[nodiscard]] nlohmann::json awaited_by() const;
 
     std::string verb_;
     std::string control_path_;
+    bool successor_asked_ = false;
     // In this order: the gate goes before the claim, so that nobody takes the ports while ours is attached.
     std::unique_ptr<Loop> loop_;
     std::unique_ptr<Registry> registry_;

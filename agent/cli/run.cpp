@@ -57,6 +57,8 @@ SupervisorOptions supervisor_options(const Options& o, Host& host, std::uint16_t
         host.follow_listeners();
         return host.registry().claim(ports);
     };
+    s.successor = [&host](const PortSet& ports) { return host.has_successor(ports); };
+    s.give_up = [&host] { host.give_up_claims(); };
     return s;
 }
 
@@ -75,6 +77,8 @@ SupervisorEvents events(PidFile& pid_file) {
 } // namespace
 
 Result<int> command_run(const Options& options) {
+    if (!options.warning.empty())
+        spdlog::warn("{}", options.warning);
     auto recipe = make_recipe(options.command, {options.reload, options.check, options.stop_signal});
     if (!recipe)
         return std::unexpected(recipe.error());
@@ -83,7 +87,8 @@ Result<int> command_run(const Options& options) {
         return std::unexpected(backing.error());
     const std::uint16_t front = backing->empty() ? std::uint16_t{0} : *options.gate.ports.begin();
     const bool known_kind = recipe->kind != "other";
-    auto host = Host::make(options, {.transparent = recipe->transparent, .withhold = known_kind});
+    auto host = Host::make(
+        options, {.transparent = recipe->transparent, .withhold = known_kind, .uses_bpf = recipe->uses_bpf});
     if (!host)
         return std::unexpected(host.error());
     if (options.gate.flip == Flip::always && front == 0 && !(*host)->by_bpf())

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "cli/transparent.hpp"
 
+#include <algorithm>
+#include <cerrno>
 #include <fmt/format.h>
 #include <net/if.h>
 #include <spdlog/spdlog.h>
@@ -19,19 +21,28 @@ std::string not_wanted(const TransparentOptions& options, bool server_needs_it) 
     return {};
 }
 
+// Whether packets of an agent that stops are routed by what it has given up.
+bool somebody_lends() {
+    const auto peers = find_peers();
+    return !peers || std::ranges::any_of(*peers, &Peer::lends);
+}
+
 Result<std::unique_ptr<PolicyRouting>> claim_and_set_up(const RouteOptions& options, Registry& registry) {
     if (const auto r = registry.claim_transparent(true); !r)
         return std::unexpected(r.error());
-    // With the claim in hand, whatever is there is a dead agent's.
-    const auto left = find_own_routing();
+    // With the claim in hand, whatever is there is a dead agent's, or one's that stops and would share it.
+    auto left = find_own_routing();
     if (!left)
         return std::unexpected(left.error());
-    const auto removed = remove_own_routing(*left);
-    if (!removed)
-        return std::unexpected(removed.error());
-    for (const std::string& what : *removed)
-        spdlog::info("removed {} of a dead agent", what);
-    return PolicyRouting::set_up(options);
+    const OwnRouting taken_over = take_fitting(*left, options);
+    if (!left->empty() && !somebody_lends()) {
+        const auto removed = remove_own_routing(*left);
+        if (!removed)
+            return std::unexpected(removed.error());
+        for (const std::string& what : *removed)
+            spdlog::info("removed {} of a dead agent", what);
+    }
+    return PolicyRouting::set_up(options, taken_over);
 }
 
 // Those on which packets are marked; by rules, on all but lo.
@@ -53,7 +64,8 @@ std::vector<std::string> names_of(const GateStatus& gate) {
 } // namespace
 
 Result<std::unique_ptr<Transparent>> Transparent::make(const TransparentOptions& options,
-                                                       bool server_needs_it, Registry& registry) {
+                                                       bool server_needs_it, Registry& registry,
+                                                       const WaitAgain& again) {
     auto transparent = std::make_unique<Transparent>();
     transparent->options_ = options;
     transparent->off_because_ = not_wanted(options, server_needs_it);
@@ -65,7 +77,11 @@ Result<std::unique_ptr<Transparent>> Transparent::make(const TransparentOptions&
                 spdlog::info("removed {} of a dead agent", what);
         return transparent;
     }
+    transparent->registry_ = &registry;
+    const bool asked_for = options.wish == Wish::on || !options.intercepts.empty();
     auto routing = claim_and_set_up(options.route, registry);
+    while (!routing && routing.error().code == EADDRINUSE && again(asked_for))
+        routing = claim_and_set_up(options.route, registry);
     if (routing) {
         transparent->routing_ = std::move(*routing);
         if (!transparent->routing_->no_ipv6_because().empty())
@@ -74,12 +90,25 @@ Result<std::unique_ptr<Transparent>> Transparent::make(const TransparentOptions&
         return transparent;
     }
     (void)registry.claim_transparent(false);
-    if (options.wish == Wish::on || !options.intercepts.empty())
+    if (asked_for)
         return std::unexpected(routing.error());
     transparent->off_because_ = routing.error().message;
     spdlog::warn("the server's configuration asks for transparent connections, but: {}",
                  transparent->off_because_);
     return transparent;
+}
+
+void Transparent::lend() {
+    if (!routing_ || lent_)
+        return;
+    registry_->lend_transparent();
+    lent_ = true;
+}
+
+// What nobody has taken over is removed with routing_.
+Transparent::~Transparent() {
+    if (lent_ && routing_ && !registry_->claim_transparent(true))
+        routing_->leave();
 }
 
 std::optional<DivertOptions> Transparent::divert() const {
@@ -137,7 +166,9 @@ Result<std::vector<std::string>> sweep_routing(Registry& registry) {
         return std::vector<std::string>{};
     if (!registry.claim_transparent(true))
         return std::vector<std::string>{}; // its owner lives, or may
-    auto removed = remove_own_routing(*left);
+    Result<std::vector<std::string>> removed;
+    if (!somebody_lends())
+        removed = remove_own_routing(*left);
     (void)registry.claim_transparent(false);
     return removed;
 }

@@ -9,6 +9,7 @@
 #include "gate/gate.hpp"
 #include "route/obstacles.hpp"
 
+#include <functional>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -19,11 +20,17 @@ namespace syngate {
 
 class Transparent {
 public:
+    // Asked when another agent does it: waits a while and says whether to try again.
+    using WaitAgain = std::function<bool(bool asked_for)>;
     // Decides by the wish, and for auto by what the server's configuration needs; claims, sweeps what dead
     // agents left, and sets up the routing. With auto, what is not possible is a warning.
     static Result<std::unique_ptr<Transparent>> make(const TransparentOptions& options, bool server_needs_it,
-                                                     Registry& registry);
+                                                     Registry& registry, const WaitAgain& again);
+    ~Transparent();
 
+    // Lets a successor of this agent take over, while connections that are left need it as well: rules and
+    // routes stay until they have ended, or for good when somebody has taken them over.
+    void lend();
     // For the programs; empty: off.
     [[nodiscard]] std::optional<DivertOptions> divert() const;
     // The gate is not kept by BPF, and iptables cannot divert. An error where it was asked for, else a
@@ -37,6 +44,8 @@ private:
     TransparentOptions options_;
     std::string off_because_; // off
     std::unique_ptr<PolicyRouting> routing_;
+    Registry* registry_ = nullptr; // outlives this
+    bool lent_ = false;
 };
 
 // Rules and routes of agents that are dead; nothing while another agent lives that may own them. Returns one

@@ -22,6 +22,7 @@
 #include <iterator>
 #include <poll.h>
 #include <sys/stat.h>
+#include <utility>
 
 namespace syngate {
 
@@ -32,7 +33,8 @@ namespace {
 
 constexpr Duration patience = std::chrono::seconds(3);           // for one peer, which may wait for a lock
 constexpr Duration before_retry = std::chrono::milliseconds(10); // of a peer whose backlog is full
-constexpr int backlog = 1024;                                    // questions that wait while we are busy
+constexpr Duration contest_is_recent = std::chrono::seconds(1);
+constexpr int backlog = 1024; // questions that wait while we are busy
 constexpr int max_answers_at_once = 64;
 
 struct Agent {
@@ -40,6 +42,7 @@ struct Agent {
     Acceptor acceptor;
     Source source;
     std::set<std::uint64_t> ask_back; // older claimants that asked while we claim
+    std::optional<Time> contested;    // when a claimant asked
 
     explicit Agent(Fd fd) : acceptor(std::move(fd)) {}
     void serve();
@@ -60,7 +63,10 @@ void Agent::serve() {
         const auto asking = registry::parse_claimant_name(accepted.from.abstract_name());
         const auto uid = peer_uid(accepted.fd.get());
         const bool claims = !statement.claiming.empty() || statement.claiming_transparent;
-        if (asking && uid && is_trusted(*uid) && claims && *asking < statement.age())
+        const bool counts = asking && uid && is_trusted(*uid);
+        if (counts)
+            contested = Clock::now();
+        if (counts && claims && *asking < statement.age())
             ask_back.insert(asking->id);
         const int room = registry::max_message;
         ::setsockopt(accepted.fd.get(), SOL_SOCKET, SO_SNDBUF, &room, sizeof(room));
@@ -307,6 +313,10 @@ std::uint64_t Registry::id() const {
     return impl_->agent.statement.peer.id;
 }
 
+const PortSet& Registry::claimed() const {
+    return impl_->agent.statement.peer.ports;
+}
+
 Result<void> Registry::claim(const PortSet& ports) {
     Agent& self = impl_->agent;
     Statement& statement = self.statement;
@@ -319,6 +329,31 @@ Result<void> Registry::claim(const PortSet& ports) {
     if (result)
         statement.peer.ports = ports;
     return result;
+}
+
+void Registry::wait_for(const PortSet& ports) {
+    impl_->agent.statement.peer.waiting = ports;
+}
+
+std::vector<Peer> Registry::successors(const PortSet& ports) const {
+    auto peers = find_peers();
+    if (!peers)
+        return {};
+    std::erase_if(*peers, [&](const Peer& peer) {
+        return peer.id == id() || peer.command != impl_->agent.statement.peer.command ||
+               (!first_common(ports, peer.waiting) && !first_common(ports, peer.ports));
+    });
+    return std::move(*peers);
+}
+
+bool Registry::is_contested() const {
+    const auto& contested = impl_->agent.contested;
+    return contested && Clock::now() - *contested < contest_is_recent;
+}
+
+void Registry::lend_transparent() {
+    Peer& self = impl_->agent.statement.peer;
+    self.lends = std::exchange(self.transparent, false);
 }
 
 Result<void> Registry::claim_transparent(bool wanted) {

@@ -22,7 +22,9 @@ struct Peer {
     std::string control_path; // as its own mount namespace names it
     std::string command;      // "run", "exec", ...
     PortSet ports;
+    PortSet waiting;            // it waits for others to give these up
     bool transparent = false;   // it diverts and intercepts: one agent of a network namespace at most
+    bool lends = false;         // it stops, and what it routes is for a successor to take over
     std::uint64_t since_ns = 0; // CLOCK_MONOTONIC, when it announced itself
 };
 
@@ -34,13 +36,22 @@ public:
     ~Registry();
 
     [[nodiscard]] std::uint64_t id() const;
+    [[nodiscard]] const PortSet& claimed() const;
     // Makes these ports ours, all or none. Exit::busy naming port, pid and control path when a living agent
     // has one of them; of two that claim at once the one that announced itself first keeps it.
     // Replaces what was claimed before. Pumps no loop; waits for each peer at most 3 s (a peer that does not
     // answer is stopped or hung: it is alive, so its claim is unknown; this is an error that names it).
     Result<void> claim(const PortSet& ports);
+    // Tells who asks that these ports will be claimed again; empty: none.
+    void wait_for(const PortSet& ports);
+    // The living agents that wait for one of these ports, or have it: who takes over if this one stops.
+    [[nodiscard]] std::vector<Peer> successors(const PortSet& ports) const;
+    // Whether an agent has asked within the last second in order to claim something.
+    [[nodiscard]] bool is_contested() const;
     // The same for transparent proxying, of which there is one in a network namespace. False gives it up.
     Result<void> claim_transparent(bool wanted);
+    // Gives it up to a successor while packets of this agent's connections still need the rules and routes.
+    void lend_transparent();
 
 private:
     Registry();

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "control/registry_protocol.hpp"
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <charconv>
 #include <fmt/format.h>
 #include <fstream>
+#include <iterator>
 #include <nlohmann/json.hpp>
 #include <sys/random.h>
 
@@ -66,15 +68,21 @@ std::optional<std::uint64_t> id_in_line(std::string_view line) {
 
 std::string to_message(const Statement& statement) {
     const Peer& peer = statement.peer;
-    return Json{{"id", peer.id},
-                {"pid", peer.pid},
-                {"command", peer.command},
-                {"control", peer.control_path},
-                {"since", peer.since_ns},
-                {"ports", to_text(peer.ports)},
-                {"claiming", to_text(statement.claiming)},
-                {"transparent", peer.transparent},
-                {"claiming_transparent", statement.claiming_transparent}}
+    PortSet waiting;
+    std::ranges::set_difference(peer.waiting, statement.claiming, std::inserter(waiting, waiting.end()));
+    return Json{
+        {"id", peer.id},
+        {"pid", peer.pid},
+        {"command", peer.command},
+        {"control", peer.control_path},
+        {"since", peer.since_ns},
+        {"ports", to_text(peer.ports)},
+        {"claiming", to_text(statement.claiming)},
+        {"waits", !peer.waiting.empty()},
+        {"waiting", to_text(waiting)}, // and all that is being claimed: a message has room for that once
+        {"transparent", peer.transparent},
+        {"lends", peer.lends},
+        {"claiming_transparent", statement.claiming_transparent}}
         .dump(-1, ' ', false, Json::error_handler_t::replace);
 }
 
@@ -92,18 +100,23 @@ std::optional<Statement> parse_message(std::string_view message) {
         return {};
     auto ports = ports_of(json, "ports");
     auto claiming = ports_of(json, "claiming");
-    if (!ports || !claiming)
+    auto waiting = json.contains("waiting") ? ports_of(json, "waiting") : PortSet{};
+    if (!ports || !claiming || !waiting)
         return {};
     const auto says = [&](const char* key) {
         const auto member = json.find(key);
         return member != json.end() && member->is_boolean() && member->get<bool>();
     };
+    if (says("waits"))
+        waiting->insert(claiming->begin(), claiming->end());
     return Statement{.peer = {.id = json["id"].get<std::uint64_t>(),
                               .pid = json["pid"].get<std::int64_t>(),
                               .control_path = json["control"].get<std::string>(),
                               .command = json["command"].get<std::string>(),
                               .ports = std::move(*ports),
+                              .waiting = std::move(*waiting),
                               .transparent = says("transparent"),
+                              .lends = says("lends"),
                               .since_ns = json["since"].get<std::uint64_t>()},
                      .claiming = std::move(*claiming),
                      .claiming_transparent = says("claiming_transparent")};

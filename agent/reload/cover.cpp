@@ -2,7 +2,7 @@
 #include "reload/cover.hpp"
 
 #include "reload/closed_gate.hpp"
-#include "reload/listening.hpp"
+#include "reload/handover.hpp"
 
 #include <algorithm>
 #include <csignal>
@@ -30,49 +30,6 @@ Result<std::vector<Source>> forward_signals(Loop& loop, const pid_t& command, bo
     }
     return sources;
 }
-
-// Wherever somebody listened before, somebody does; where nobody did, on every port.
-bool all_back(const Listeners& before, const Listeners& now, const PortSet& ports) {
-    const auto expected = addresses_of(before, ports);
-    return expected.empty() ? std::ranges::includes(ports_of(now), ports)
-                            : std::ranges::includes(addresses_of(now, ports), expected);
-}
-
-enum class Listening { not_everywhere, old_ones_too, new_ones };
-
-// Watches sockets change hands once the command has ended. A server that was only told to stop may listen for
-// a while yet: somebody who listened before is waited for, but no longer than `settle` without a change. A
-// command may have left the sockets as they were.
-class Handover {
-public:
-    Handover(const Listeners& before, const PortSet& ports, Duration settle)
-        : before_(before), old_(cookies_of(before, ports)), ports_(ports), settle_(settle) {}
-
-    // Whether the gate may open.
-    bool look(const Listeners& now) {
-        const Time here = Clock::now();
-        auto cookies = cookies_of(now, ports_);
-        if (cookies != seen_)
-            changed_ = here;
-        seen_ = std::move(cookies);
-        const bool old_left = std::ranges::any_of(old_, [&](auto cookie) { return seen_.contains(cookie); });
-        state_ = !all_back(before_, now, ports_) ? Listening::not_everywhere
-                 : old_left                      ? Listening::old_ones_too
-                                                 : Listening::new_ones;
-        return state_ == Listening::new_ones ||
-               (state_ == Listening::old_ones_too && here >= changed_ + settle_);
-    }
-    [[nodiscard]] Listening state() const { return state_; }
-
-private:
-    const Listeners& before_;
-    std::set<std::uint64_t> old_;
-    const PortSet& ports_;
-    Duration settle_;
-    std::set<std::uint64_t> seen_;
-    Time changed_ = Clock::now();
-    Listening state_ = Listening::not_everywhere;
-};
 
 } // namespace
 
@@ -135,9 +92,9 @@ Result<Covered> cover(Loop& loop, Gate& gate, Sockets& sockets, Children& childr
     const bool failed = covered.command.as_exit_code() != 0;
     const Duration patience = failed ? Duration::zero() : options.wait_timeout;
     loop.run_until([&] { return may_open() || give_up; }, Clock::now() + patience, listen_look_every);
-    const bool listening = handover.state() != Listening::not_everywhere;
+    const bool listening = handover.state() != Handover::State::not_everywhere;
     timer.done("listen",
-               handover.state() == Listening::old_ones_too ? "on sockets that were there before" : "");
+               handover.state() == Handover::State::old_ones_too ? "on sockets that were there before" : "");
     covered.outcome.window = closed->open();
     timer.done("open");
     if (give_up && !listening) {

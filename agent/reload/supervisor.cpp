@@ -28,7 +28,7 @@ void log(const Outcome& outcome) {
 } // namespace
 
 Supervisor::Supervisor(Loop& loop, Gate& gate, Sockets& sockets, Server& server, SupervisorOptions options)
-    : loop_(loop), gate_(gate), server_(server), options_([&] {
+    : loop_(loop), gate_(gate), sockets_(sockets), server_(server), options_([&] {
           options.protocol.cancelled = [this] { return stop_signals_ > 0; };
           // What is flipped stays ours, whatever the protocol needs.
           options.protocol.claim = [this](const PortSet& ports) {
@@ -101,6 +101,7 @@ Result<int> Supervisor::run() {
         stop();
         return std::unexpected(r.error());
     }
+    claimed_ = true;
     options_.events.serving(*protocol_.current(), last_);
 
     for (;;) {
@@ -165,10 +166,11 @@ int Supervisor::stop() {
     options_.events.stopping();
     if (manual_.is_closed())
         (void)manual_.open();
+    const auto succession = hand_over(ports);
     if (protocol_.current()) // one that a restart was stopping has been told already
         server_.tell(*current, server_.recipe().release_signal);
-    if (current)
-        give_up_ports(*current, ports, deadline);
+    if (give_up_ports(ports, deadline) && succession)
+        succession->finish();
     const auto all_ended = [&] {
         protocol_.reap_retired();
         return protocol_.retiring().empty() && (!current || protocol_.has_ended(*current));
@@ -189,20 +191,49 @@ int Supervisor::stop() {
     return status ? status->as_exit_code() : static_cast<int>(Exit::failed);
 }
 
+// A successor finds the ports free once nobody listens here any more: between the two servers the gate is
+// closed.
+std::unique_ptr<Succession> Supervisor::hand_over(const PortSet& ports) {
+    const ProtocolOptions& protocol = options_.protocol;
+    if (!claimed_ || !protocol_.current() || protocol.front != 0 || !flipped().empty() ||
+        !options_.successor(ports))
+        return nullptr;
+    spdlog::info("another agent waits for ports {}: handing them over", format_ports(ports));
+    SuccessionOptions succession{.ports = ports,
+                                 .policy = protocol.policy,
+                                 .lease = protocol.lease,
+                                 .settle = protocol.settle,
+                                 .timeout = protocol.start_timeout,
+                                 .drain = protocol.drain};
+    succession.cancelled = [this] { return stop_signals_ > 1; };
+    succession.successor_lives = [this, ports] { return options_.successor(ports); };
+    return Succession::begin(loop_, gate_, sockets_, succession);
+}
+
+bool Supervisor::listens_on(Generation generation, const PortSet& ports) {
+    if (protocol_.has_ended(generation))
+        return false;
+    const auto listeners = server_.listeners(generation);
+    return !listeners ||
+           std::ranges::any_of(*listeners, [&](const Listener& each) { return ports.contains(each.port); });
+}
+
 // Open connections may take minutes to finish. A successor need not wait for them: as soon as nobody listens
-// here any more, the ports are free for another agent.
-void Supervisor::give_up_ports(Generation current, const PortSet& ports, Time deadline) {
-    if (options_.protocol.front != 0)
-        return; // nobody listens there, but the steering is ours
+// here any more, neither the last generation nor an older one, the ports are free for another agent. Whether
+// they are.
+bool Supervisor::give_up_ports(const PortSet& ports, Time deadline) {
+    if (options_.protocol.front != 0 || !protocol_.latest())
+        return false; // nobody listens there, but the steering is ours
     const auto let_go = [&] {
-        const auto listeners = server_.listeners(current);
-        return protocol_.has_ended(current) || stop_signals_ > 1 ||
-               (listeners && std::ranges::none_of(*listeners, [&](const Listener& each) {
-                    return ports.contains(each.port);
-                }));
+        return stop_signals_ > 1 || (!listens_on(*protocol_.latest(), ports) &&
+                                     std::ranges::none_of(protocol_.retiring(), [&](Generation generation) {
+                                         return listens_on(generation, ports);
+                                     }));
     };
-    if (loop_.run_until(let_go, deadline, release_look_every) && flipped().empty())
-        (void)options_.claim({}); // giving up fails for nobody
+    if (!loop_.run_until(let_go, deadline, release_look_every) || !flipped().empty())
+        return false;
+    options_.give_up();
+    return true;
 }
 
 void Supervisor::end_retiring(Time deadline) {

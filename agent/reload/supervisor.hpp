@@ -6,6 +6,7 @@
 #include "reload/manual_gate.hpp"
 #include "reload/protocol.hpp"
 #include "reload/requests.hpp"
+#include "reload/succession.hpp"
 #include "server/path_watch.hpp"
 #include "server/server.hpp"
 
@@ -32,6 +33,11 @@ struct SupervisorOptions {
     // Called when the set of ports on which the server listens may have changed; an error ends start-up,
     // later it is logged.
     std::function<Result<void>(const PortSet&)> claim = [](const PortSet&) { return Result<void>{}; };
+    // Whether another agent takes over, by waiting for these ports or having them by now. Asked when
+    // stopping.
+    std::function<bool(const PortSet&)> successor = [](const PortSet&) { return false; };
+    // Nobody listens here any more: others may have what was claimed.
+    std::function<void()> give_up = [] {};
     SupervisorEvents events;
 };
 
@@ -53,7 +59,9 @@ private:
     Result<void> watch_signals();
     void run_batch();
     int stop();
-    void give_up_ports(Generation current, const PortSet& ports, Time deadline);
+    [[nodiscard]] std::unique_ptr<Succession> hand_over(const PortSet& ports);
+    bool give_up_ports(const PortSet& ports, Time deadline);
+    [[nodiscard]] bool listens_on(Generation generation, const PortSet& ports);
     void end_retiring(Time deadline);
     PortSet listening();
     PortSet ours();
@@ -63,6 +71,7 @@ private:
 
     Loop& loop_;
     Gate& gate_;
+    Sockets& sockets_;
     Server& server_;
     SupervisorOptions options_;
     Protocol protocol_;
@@ -75,6 +84,7 @@ private:
     std::size_t runs_ = 0;
     std::size_t failures_ = 0;
     bool running_ = false; // the protocol
+    bool claimed_ = false;
 };
 
 } // namespace syngate

@@ -83,6 +83,10 @@ std::unexpected<Error> collision(const std::string& what, const std::string& hel
                    EEXIST);
 }
 
+template <class T> bool contains(const std::vector<T>& all, const T& one) {
+    return std::ranges::find(all, one) != all.end();
+}
+
 template <class T> Result<void> remove(Netlink& netlink, const T& thing) {
     const auto r = change(netlink, thing, false);
     return r || is_gone(r.error()) ? Result<void>{} : r;
@@ -133,25 +137,39 @@ Result<void> check_collisions(const RouteOptions& options, const std::vector<Rul
     return {};
 }
 
-Result<std::unique_ptr<PolicyRouting>> PolicyRouting::set_up(const RouteOptions& options) {
+OwnRouting take_fitting(OwnRouting& own, const RouteOptions& options) {
+    OwnRouting taken;
+    for (const int family : {AF_INET, AF_INET6}) {
+        if (std::erase(own.rules, rule_of(options, family)) > 0)
+            taken.rules.push_back(rule_of(options, family));
+        if (std::erase(own.routes, route_of(options, family)) > 0)
+            taken.routes.push_back(route_of(options, family));
+    }
+    return taken;
+}
+
+Result<std::unique_ptr<PolicyRouting>> PolicyRouting::set_up(const RouteOptions& options,
+                                                             const OwnRouting& taken_over) {
     if (const auto r = check_options(options); !r)
         return std::unexpected(r.error());
     auto netlink = Netlink::open(NETLINK_ROUTE);
     if (!netlink)
         return std::unexpected(netlink.error());
-    const auto rules = read_rules(*netlink);
+    auto rules = read_rules(*netlink);
     if (!rules)
         return std::unexpected(rules.error());
-    const auto routes = read_table(*netlink, options.table);
+    auto routes = read_table(*netlink, options.table);
     if (!routes)
         return std::unexpected(routes.error());
+    std::erase_if(*rules, [&](const Rule& rule) { return contains(taken_over.rules, rule); });
+    std::erase_if(*routes, [&](const Route& route) { return contains(taken_over.routes, route); });
     if (const auto r = check_collisions(options, *rules, *routes); !r)
         return std::unexpected(r.error());
 
     std::unique_ptr<PolicyRouting> routing(new PolicyRouting(std::move(*netlink), options));
-    if (const auto r = routing->add(AF_INET); !r)
+    if (const auto r = routing->add(AF_INET, taken_over); !r)
         return std::unexpected(r.error());
-    if (const auto r = routing->add(AF_INET6); !r) {
+    if (const auto r = routing->add(AF_INET6, taken_over); !r) {
         if (!has_no_ipv6(r.error()))
             return std::unexpected(r.error());
         routing->no_ipv6_because_ = r.error().message;
@@ -160,22 +178,27 @@ Result<std::unique_ptr<PolicyRouting>> PolicyRouting::set_up(const RouteOptions&
 }
 
 // The route first: a packet that met the rule without it would be sent on.
-Result<void> PolicyRouting::add(int family) {
+Result<void> PolicyRouting::add(int family, const OwnRouting& taken_over) {
     const Route route = route_of(options_, family);
     const Rule rule = rule_of(options_, family);
-    if (auto r = change(netlink_, route, true); !r) {
+    if (auto r = contains(taken_over.routes, route) ? Result<void>{} : change(netlink_, route, true); !r) {
         if (r.error().code == ENETDOWN)
             r.error().message += "; `ip link set lo up` first";
         return r;
     }
     routes_.push_back(route);
-    if (const auto r = change(netlink_, rule, true); !r) {
+    if (const auto r = contains(taken_over.rules, rule) ? Result<void>{} : change(netlink_, rule, true); !r) {
         (void)remove(netlink_, route);
         routes_.pop_back();
         return r;
     }
     rules_.push_back(rule);
     return {};
+}
+
+void PolicyRouting::leave() {
+    rules_.clear();
+    routes_.clear();
 }
 
 PolicyRouting::~PolicyRouting() {

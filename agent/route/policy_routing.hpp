@@ -36,33 +36,6 @@ Result<void> check_options(const RouteOptions& options);
 Result<void> check_collisions(const RouteOptions& options, const std::vector<Rule>& rules,
                               const std::vector<Route>& routes_in_table);
 
-// The rules and routes, until this object goes.
-class PolicyRouting {
-public:
-    // All or nothing, but IPv6 may be missing or disabled. The caller has made sure that no other agent of
-    // this network namespace has such rules, and swept those of dead ones.
-    static Result<std::unique_ptr<PolicyRouting>> set_up(const RouteOptions& options);
-    ~PolicyRouting();
-    PolicyRouting(const PolicyRouting&) = delete;
-    PolicyRouting& operator=(const PolicyRouting&) = delete;
-
-    [[nodiscard]] const RouteOptions& options() const { return options_; }
-    [[nodiscard]] const std::string& no_ipv6_because() const {
-        return no_ipv6_because_;
-    } // empty: it is there
-
-private:
-    PolicyRouting(Netlink netlink, const RouteOptions& options)
-        : netlink_(std::move(netlink)), options_(options) {}
-    Result<void> add(int family);
-
-    Netlink netlink_;
-    RouteOptions options_;
-    std::vector<Rule> rules_;
-    std::vector<Route> routes_;
-    std::string no_ipv6_because_;
-};
-
 // What agents have made here and is there now, by the protocol number and by its form.
 struct OwnRouting {
     std::vector<Rule> rules;
@@ -74,5 +47,39 @@ Result<OwnRouting> find_own_routing();
 // Removes it; to be called only when no living agent can be its owner. Returns one line for each thing
 // removed.
 Result<std::vector<std::string>> remove_own_routing(const OwnRouting& own);
+
+// Takes out of `own` what these options would have, and returns it: it can be taken over as it is.
+OwnRouting take_fitting(OwnRouting& own, const RouteOptions& options);
+
+// The rules and routes, until this object goes.
+class PolicyRouting {
+public:
+    // All or nothing, but IPv6 may be missing or disabled. The caller has made sure that no other agent of
+    // this network namespace has such rules, and swept those of dead ones. Of `taken_over` nothing is made
+    // anew: packets under way meet it all the time.
+    static Result<std::unique_ptr<PolicyRouting>> set_up(const RouteOptions& options,
+                                                         const OwnRouting& taken_over = {});
+    ~PolicyRouting();
+    // Another agent has taken it over: nothing is removed in the end.
+    void leave();
+    PolicyRouting(const PolicyRouting&) = delete;
+    PolicyRouting& operator=(const PolicyRouting&) = delete;
+
+    [[nodiscard]] const RouteOptions& options() const { return options_; }
+    [[nodiscard]] const std::string& no_ipv6_because() const {
+        return no_ipv6_because_;
+    } // empty: it is there
+
+private:
+    PolicyRouting(Netlink netlink, const RouteOptions& options)
+        : netlink_(std::move(netlink)), options_(options) {}
+    Result<void> add(int family, const OwnRouting& taken_over);
+
+    Netlink netlink_;
+    RouteOptions options_;
+    std::vector<Rule> rules_;
+    std::vector<Route> routes_;
+    std::string no_ipv6_because_;
+};
 
 } // namespace syngate

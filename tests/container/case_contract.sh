@@ -103,8 +103,14 @@ def serve(connection):
 while True:
     threading.Thread(target=serve, args=(server.accept()[0],), daemon=True).start()
 PYTHON
-    helpers+=($!)
+    backend_pid=$!
+    helpers+=("$backend_pid")
     until_so "the backend listens" test -e "$work/asked"
+}
+
+stop_backend() {
+    kill "$backend_pid"
+    wait "$backend_pid" || true
 }
 
 asked() {

@@ -226,6 +226,44 @@ TEST_F(Agents, OneAtMostIsTransparent) {
     EXPECT_FALSE(first->claim_transparent(true)) << "the older one, but too late";
 }
 
+TEST_F(Agents, OneThatStopsSeesWhoWaitsForItsPorts) {
+    const auto old = announce("run"), next = announce("run"), around = announce("exec");
+    ASSERT_TRUE(old->claim({80, 443}));
+    ASSERT_TRUE(around->claim({80}));
+    EXPECT_TRUE(old->successors({80, 443}).empty());
+    next->wait_for({443});
+    const auto waiting = old->successors({80, 443});
+    ASSERT_EQ(waiting.size(), 1U);
+    EXPECT_EQ(waiting[0].id, next->id());
+    EXPECT_TRUE(old->successors({80}).empty());
+    next->wait_for({});
+    EXPECT_TRUE(old->successors({443}).empty());
+    ASSERT_TRUE(old->claim({}));
+    ASSERT_TRUE(next->claim({443}));
+    EXPECT_EQ(old->successors({443}).size(), 1U) << "it waits no more, and has it";
+}
+
+TEST_F(Agents, WhatIsWaitedForIsToldAlsoWhileItIsClaimed) {
+    auto statement = statement_of(7, {80}, {443, 444});
+    statement.peer.waiting = {443, 444, 8080};
+    const auto parsed = registry::parse_message(registry::to_message(statement));
+    ASSERT_TRUE(parsed);
+    EXPECT_EQ(parsed->peer.waiting, statement.peer.waiting);
+    statement.peer.waiting = {};
+    EXPECT_TRUE(registry::parse_message(registry::to_message(statement))->peer.waiting.empty());
+}
+
+TEST_F(Agents, TransparentProxyingThatIsLentIsFreeAndKnown) {
+    const auto old = announce("run"), next = announce("run");
+    ASSERT_TRUE(old->claim_transparent(true));
+    old->lend_transparent();
+    const auto peers = find_peers();
+    ASSERT_TRUE(peers);
+    EXPECT_EQ(std::ranges::count_if(*peers, &Peer::lends), 1);
+    EXPECT_TRUE(next->claim_transparent(true));
+    EXPECT_FALSE(old->claim_transparent(true)) << "somebody has taken it over";
+}
+
 TEST_F(Agents, EveryPortFitsIntoAnAnswer) {
     PortSet odd, even;
     for (unsigned port = 1; port <= 65535; ++port)
@@ -236,6 +274,7 @@ TEST_F(Agents, EveryPortFitsIntoAnAnswer) {
     EXPECT_TRUE(ours->claim(even));
     EXPECT_FALSE(ours->claim({1}));
     auto both = statement_of(7, odd, even);
+    both.peer.waiting = even;
     const auto parsed = registry::parse_message(registry::to_message(both));
     ASSERT_TRUE(parsed);
     EXPECT_EQ(parsed->claiming, even);

@@ -4,6 +4,7 @@
 
 #include "reload_fakes.hpp"
 
+#include <fmt/format.h>
 #include <unistd.h>
 
 namespace syngate::test {
@@ -45,14 +46,15 @@ struct SupervisorTest : FakeMachine {
             claims.push_back(ports);
             return {};
         };
+        options.give_up = [this] { claims.emplace_back(); };
     }
     // Runs it; `then` is called from the loop once the server serves.
     Result<int> run(const std::function<void()>& then) {
         supervisor.emplace(*loop, gate, sockets, server, options);
         EXPECT_TRUE(supervisor->prepare());
-        auto timer = loop->every(1ms, [this, then, begun = false]() mutable {
-            if (!begun && supervisor->status()["server"]["pid"].is_number()) {
-                begun = true;
+        auto timer = loop->every(1ms, [this, then, begun = std::make_shared<bool>(false)] {
+            if (!*begun && supervisor->status()["server"]["pid"].is_number()) {
+                *begun = true;
                 then();
             }
         });
@@ -88,15 +90,103 @@ TEST_F(SupervisorTest, PortsAreForOthersOnceNobodyListensAnyMore) {
         });
         timers.push_back(std::move(*later));
     };
-    options.claim = [this](const PortSet& ports) -> Result<void> {
-        claims.push_back(ports);
-        if (ports.empty())
-            world.end(101);
-        return {};
+    options.give_up = [this] {
+        claims.emplace_back();
+        world.end(101);
     };
     EXPECT_EQ(run(stop_us).value_or(-1), 0);
     EXPECT_FALSE(early);
     EXPECT_EQ(claims, (std::vector<PortSet>{{80}, {}}));
+}
+
+// Told to go by a reload that the stop came into, it may listen longer than the new one.
+TEST_F(SupervisorTest, PortsAreNotForOthersWhileAnOlderGenerationListens) {
+    server.on_tell = [&](Generation g, int) {
+        if (g == 101)
+            world.listening.erase(g); // and finishes what it has
+        else
+            world.end(g);
+    };
+    options.events.serving = [&](Generation g, const Outcome&) {
+        if (g != 102)
+            return;
+        world.listen(101, {80});
+        auto later = loop->after(50ms, [&] { world.end(101); });
+        timers.push_back(std::move(*later));
+        stop_us();
+    };
+    options.give_up = [this] {
+        claims.emplace_back();
+        EXPECT_TRUE(world.ended.contains(101));
+    };
+    EXPECT_EQ(run([] { raise_to_us(SIGHUP); }).value_or(-1), 0);
+    EXPECT_EQ(claims.back(), PortSet{});
+}
+
+struct SuccessionTest : SupervisorTest {
+    bool waits = true;
+    SuccessionTest() {
+        server.on_tell = [&](Generation g, int) { world.listening.erase(g); }; // and finishes what it has
+        options.successor = [this](const PortSet& ports) { return waits && ports == PortSet{80}; };
+        gate.on_open = [this] {
+            listening = ports_of(world.strangers);
+            world.end(101);
+        };
+        options.give_up = [this] {
+            claims.emplace_back();
+            EXPECT_TRUE(gate.closed);
+            EXPECT_TRUE(world.listening[101].empty());
+        };
+    }
+    std::optional<PortSet> listening; // of others, when the gate opened
+};
+
+TEST_F(SuccessionTest, TheGateIsClosedUntilTheSuccessorsServerListens) {
+    options.give_up = [this, give_up = options.give_up] {
+        give_up();
+        world.later(30, [this] { world.strangers.push_back(world.new_listener(80)); });
+    };
+    EXPECT_EQ(run(stop_us).value_or(-1), 0);
+    EXPECT_EQ(listening, PortSet{80});
+    EXPECT_EQ(world.journal, (Events{"start", "stage 80", "close", "tell 101 USR1", "open"}));
+}
+
+TEST_F(SuccessionTest, ASuccessorThatDiesKeepsNobodyWaiting) {
+    options.protocol.start_timeout = 100s;
+    options.give_up = [this, give_up = options.give_up] {
+        give_up();
+        waits = false;
+    };
+    const Time before = Clock::now();
+    EXPECT_EQ(run(stop_us).value_or(-1), 0);
+    EXPECT_LT(Clock::now() - before, 50s);
+    EXPECT_EQ(listening, PortSet{});
+}
+
+TEST_F(SuccessionTest, WithoutOneTheGateStaysOpen) {
+    waits = false;
+    server.on_tell = [&](Generation g, int) { world.end(g); };
+    options.give_up = [] {};
+    EXPECT_EQ(run(stop_us).value_or(-1), 0);
+    EXPECT_EQ(world.journal, (Events{"start", "tell 101 USR1"}));
+}
+
+TEST_F(SuccessionTest, ASecondSignalOpensAtOnce) {
+    options.protocol.start_timeout = 100s;
+    options.give_up = [] { raise_to_us(SIGTERM); };
+    const Time before = Clock::now();
+    (void)run(stop_us);
+    EXPECT_LT(Clock::now() - before, 50s);
+    EXPECT_EQ(listening, PortSet{});
+}
+
+// It serves beside the gate: a server of its own that could not claim its ports hands over nothing.
+TEST_F(SuccessionTest, WhatIsNotOursIsNotClosed) {
+    server.on_tell = [&](Generation g, int) { world.end(g); };
+    options.claim = [](const PortSet&) -> Result<void> { return failure(Exit::busy, "taken"); };
+    options.give_up = [] {};
+    EXPECT_FALSE(run([] {}));
+    EXPECT_EQ(gate.closes, 0);
 }
 
 TEST_F(SupervisorTest, WhoFollowsIsToldWhatGoesOn) {

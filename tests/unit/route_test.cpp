@@ -171,6 +171,33 @@ TEST(PolicyRouting, WhatADeadOneLeftIsRemovedAndNothingElse) {
     });
 }
 
+// From an agent that stops: packets of its connections meet the rules and routes all the time.
+TEST(PolicyRouting, IsTakenOverAsItIs) {
+    in_namespace([] {
+        const Picture before = picture();
+        {
+            auto old = PolicyRouting::set_up(plan);
+            ASSERT_TRUE(old) << old.error().message;
+            const Picture with_one = picture();
+            EXPECT_FALSE(PolicyRouting::set_up(plan)) << "not taken over";
+            auto left = find_own_routing();
+            const auto fitting = take_fitting(*left, plan);
+            EXPECT_TRUE(left->empty());
+            const auto next = PolicyRouting::set_up(plan, fitting);
+            ASSERT_TRUE(next) << next.error().message;
+            EXPECT_EQ(picture(), with_one);
+            (*old)->leave();
+            old->reset();
+            EXPECT_EQ(picture(), with_one);
+            RouteOptions others = plan;
+            others.mark = others.mask = 0x20;
+            left = find_own_routing();
+            EXPECT_TRUE(take_fitting(*left, others).rules.empty());
+        }
+        EXPECT_EQ(picture(), before);
+    });
+}
+
 TEST(PolicyRouting, OnACollisionNothingChanges) {
     in_namespace([] {
         add_rule(AF_INET6, 500, 0x77, RTPROT_STATIC); // of the second family: the first must be untouched too
