@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "iptables/iptables_divert.hpp"
 
-#include "iptables/extensions.hpp"
 #include "iptables/own_rules.hpp"
 #include "iptables/rules_transparent.hpp"
 #include "iptables/standing_rules.hpp"
-#include "iptables/variant.hpp"
+#include "iptables/standing_tools.hpp"
 #include "net/listen_address.hpp"
 
 #include <algorithm>
@@ -34,16 +33,17 @@ public:
     }
 
     Result<void> start(Loop& loop) {
-        StandingOptions standing{.tools = {},
-                                 .owner = options_.owner_id,
-                                 .table = rules::mangle,
-                                 .parts = rules::transparent_parts,
-                                 .purpose = "l",
-                                 .lease_by = rules::LeaseBy::recent,
-                                 .lease = 10 * options_.lease};
-        if (const auto r = choose(standing); !r)
-            return r;
-        auto made = StandingRules::make(loop, std::move(standing));
+        auto by = choose_standing_tools(needs(), options_.owner_id);
+        if (!by)
+            return std::unexpected(by.error());
+        addrtype_ = by->useful.contains(Extension::addrtype);
+        auto made = StandingRules::make(loop, {.tools = std::move(by->tools),
+                                               .owner = options_.owner_id,
+                                               .table = rules::mangle,
+                                               .parts = rules::transparent_parts,
+                                               .purpose = "l",
+                                               .lease_by = by->lease_by,
+                                               .lease = 10 * options_.lease});
         if (!made)
             return std::unexpected(made.error());
         rules_ = std::move(*made);
@@ -84,37 +84,21 @@ private:
     // Rules by their texts for which somebody listens, of IPv4 and of IPv6.
     using Live = std::array<std::vector<std::string>, 2>;
 
-    Result<void> choose(StandingOptions& standing) {
-        const auto variants = find_variants();
-        const auto variant = std::ranges::find(variants, options_.variant, &Variant::name);
-        if (variant == variants.end())
-            return failure(Exit::impossible, fmt::format("there is no iptables {}", options_.variant));
-        const bool intercepts = !options_.divert.intercepts.empty();
-        rules::ExtensionSet needed{Extension::socket, Extension::mark};
-        if (intercepts)
-            needed.insert({Extension::tproxy, Extension::addrtype});
-        rules::ExtensionSet wanted = needed;
-        wanted.insert({Extension::addrtype, Extension::recent, Extension::time});
-        for (const Tool& tool : variant->tools) {
-            const auto found = try_extensions(tool, options_.owner_id, wanted);
-            if (!found && tool.ipv6 && found.error().exit != Exit::busy) {
-                spdlog::warn("transparent connections by IPv4 only: {}", found.error().message);
-                continue;
-            }
-            if (!found)
-                return std::unexpected(found.error());
-            std::string lacking = found->why_not(needed);
-            if (intercepts && !found->has(Extension::recent) && !found->has(Extension::time))
-                lacking = found->why_not({Extension::recent, Extension::time});
-            if (!lacking.empty())
-                return failure(Exit::impossible, fmt::format("transparent proxying by {} is not possible, {}",
-                                                             tool.ipv6 ? "ip6tables" : "iptables", lacking));
-            if (!found->has(Extension::recent))
-                standing.lease_by = rules::LeaseBy::time;
-            addrtype_ &= found->has(Extension::addrtype);
-            standing.tools.push_back(tool);
-        }
-        return {};
+    [[nodiscard]] StandingNeeds needs() const {
+        StandingNeeds needs{
+            .variant = options_.variant,
+            .needed = {Extension::socket, Extension::mark},
+            .useful = {Extension::addrtype},
+            .leased = !options_.divert.intercepts.empty(),
+            .by_ipv4_only = "transparent connections by IPv4 only",
+            .impossible =
+                [](const char* program, const std::string& lacking) {
+                    return fmt::format("transparent proxying by {} is not possible, {}", program, lacking);
+                },
+        };
+        if (needs.leased)
+            needs.needed.insert({Extension::tproxy, Extension::addrtype});
+        return needs;
     }
 
     [[nodiscard]] Live find_live() const {

@@ -2,11 +2,10 @@
 #include "iptables/iptables_steering.hpp"
 
 #include "base/grace_period.hpp"
-#include "iptables/extensions.hpp"
 #include "iptables/own_rules.hpp"
 #include "iptables/rules_redirect.hpp"
 #include "iptables/standing_rules.hpp"
-#include "iptables/variant.hpp"
+#include "iptables/standing_tools.hpp"
 
 #include <algorithm>
 #include <fmt/format.h>
@@ -31,16 +30,16 @@ public:
     }
 
     Result<void> start() {
-        StandingOptions standing{.tools = {},
-                                 .owner = options_.owner_id,
-                                 .table = rules::nat,
-                                 .parts = rules::redirect_parts,
-                                 .purpose = "n",
-                                 .lease_by = rules::LeaseBy::recent,
-                                 .lease = 10 * options_.lease};
-        if (const auto r = choose(standing); !r)
-            return r;
-        auto made = StandingRules::make(loop_, std::move(standing));
+        auto by = choose_standing_tools(needs(), options_.owner_id);
+        if (!by)
+            return std::unexpected(by.error());
+        auto made = StandingRules::make(loop_, {.tools = std::move(by->tools),
+                                                .owner = options_.owner_id,
+                                                .table = rules::nat,
+                                                .parts = rules::redirect_parts,
+                                                .purpose = "n",
+                                                .lease_by = by->lease_by,
+                                                .lease = 10 * options_.lease});
         if (!made)
             return std::unexpected(made.error());
         auto retire = loop_.every(retire_every, [this] { retire_now(); });
@@ -118,36 +117,18 @@ public:
 private:
     using Counts = std::map<std::pair<bool, std::uint16_t>, std::uint64_t>; // by family and port
 
-    Result<void> choose(StandingOptions& standing) {
-        const auto variants = find_variants();
-        const auto variant = std::ranges::find(variants, options_.variant, &Variant::name);
-        if (variant == variants.end())
-            return failure(Exit::impossible, fmt::format("there is no iptables {}", options_.variant));
-        const rules::ExtensionSet needed{Extension::redirect, Extension::addrtype};
-        const rules::ExtensionSet lease{Extension::recent, Extension::time};
-        rules::ExtensionSet wanted = needed;
-        wanted.insert(lease.begin(), lease.end());
-        for (const Tool& tool : variant->tools) {
-            const auto found = try_extensions(tool, options_.owner_id, wanted);
-            if (!found && tool.ipv6 && found.error().exit != Exit::busy) {
-                spdlog::warn("new connections are flipped by IPv4 only: {}", found.error().message);
-                continue;
-            }
-            if (!found)
-                return std::unexpected(found.error());
-            std::string lacking = found->why_not(needed);
-            if (!found->has(Extension::recent) && !found->has(Extension::time))
-                lacking = found->why_not(lease);
-            if (!lacking.empty())
-                return failure(Exit::impossible,
-                               fmt::format("new connections cannot be flipped by {}, {}; --policy hold or "
-                                           "drop does without",
-                                           tool.ipv6 ? "ip6tables" : "iptables", lacking));
-            if (!found->has(Extension::recent))
-                standing.lease_by = rules::LeaseBy::time;
-            standing.tools.push_back(tool);
-        }
-        return {};
+    [[nodiscard]] StandingNeeds needs() const {
+        return {
+            .variant = options_.variant,
+            .needed = {Extension::redirect, Extension::addrtype},
+            .by_ipv4_only = "new connections are flipped by IPv4 only",
+            .impossible =
+                [](const char* program, const std::string& lacking) {
+                    return fmt::format(
+                        "new connections cannot be flipped by {}, {}; --policy hold or drop does without",
+                        program, lacking);
+                },
+        };
     }
 
     [[nodiscard]] Counts counts() const {
