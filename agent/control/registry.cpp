@@ -253,16 +253,16 @@ Result<void> contest(Agent& self) {
             if (answer->outcome != PeerOutcome::answered)
                 continue;
             const Statement& other = answer->statement;
-            if (stands_around(other) != stands_around(self.statement))
+            if (self.statement.claiming_transparent &&
+                (other.peer.transparent || (other.claiming_transparent && other.age() < age)))
+                return transparent_taken(other);
+            if (stands_around(other) != stands_around(self.statement)) // of ports alone
                 continue;
             if (const auto port = first_common(self.statement.claiming, other.peer.ports))
                 return taken(*port, other, true);
             if (const auto port = first_common(self.statement.claiming, other.claiming);
                 port && other.age() < age)
                 return taken(*port, other, false);
-            if (self.statement.claiming_transparent &&
-                (other.peer.transparent || (other.claiming_transparent && other.age() < age)))
-                return transparent_taken(other);
         }
         ids->clear();
         ids->swap(self.ask_back);
