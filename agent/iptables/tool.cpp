@@ -2,9 +2,11 @@
 #include "iptables/tool.hpp"
 
 #include "iptables/program.hpp"
+#include "probe/capabilities.hpp"
 
 #include <algorithm>
 #include <cerrno>
+#include <cstring>
 #include <fmt/format.h>
 #include <fstream>
 
@@ -54,6 +56,16 @@ Result<void> Tool::apply(const std::string& what, const std::string& rules, Dura
         return {};
     std::string message =
         fmt::format("{} by {} (status {}): {}", what, restore, result->status, on_one_line(result->err));
+    if (const auto held = effective_capabilities(); held && !held->net_admin)
+        return failure(Exit::impossible,
+                       message + "; it needs the capability CAP_NET_ADMIN (in a container "
+                                 "--cap-add=NET_ADMIN)",
+                       EPERM);
+    if (message.contains("lock file") && message.contains(std::strerror(EACCES)))
+        return failure(Exit::impossible,
+                       message + "; the file of the xtables lock must be writable, or another one named by "
+                                 "XTABLES_LOCKFILE",
+                       EACCES);
     if (result->status == resource_problem && variant == "legacy") {
         message += "; if another program holds the xtables lock, try again when it is done";
         return failure(Exit::busy, std::move(message), EBUSY);
