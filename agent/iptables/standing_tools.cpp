@@ -31,6 +31,10 @@ Result<StandingTools> choose_standing_tools(const StandingNeeds& needs, std::uin
         std::string lacking = found->why_not(needs.needed);
         if (needs.leased && !found->has(rules::Extension::recent) && !found->has(rules::Extension::time))
             lacking = found->why_not(leases);
+        if (!lacking.empty() && tool.ipv6) {
+            spdlog::warn("{}: {}", needs.by_ipv4_only, lacking);
+            continue;
+        }
         if (!lacking.empty())
             return failure(Exit::impossible, needs.impossible(tool.ipv6 ? "ip6tables" : "iptables", lacking));
         if (!found->has(rules::Extension::recent))
