@@ -152,9 +152,8 @@ private:
         std::string no_ipv6 = variant.no_ipv6_because;
         Extensions lacking; // in one family at least
         rules::ExtensionSet wanted{rules::Extension::multiport, rules::Extension::recent,
-                                   rules::Extension::time, rules::Extension::nfqueue};
-        if (!options_.intercepts.empty())
-            wanted.insert(rules::Extension::addrtype);
+                                   rules::Extension::time, rules::Extension::nfqueue,
+                                   rules::Extension::addrtype};
         for (const Tool& tool : variant.tools) {
             const auto found = try_extensions(tool, options_.owner_id, wanted);
             if (!found && found.error().exit == Exit::busy)
@@ -193,7 +192,8 @@ private:
                 lacking.has(Extension::recent) ? rules::LeaseBy::recent : rules::LeaseBy::time;
             family.gate.multiport = lacking.has(Extension::multiport);
             family.gate.queue = queue_ ? queue_->number() : std::uint16_t{0};
-            if (lacking.has(Extension::addrtype)) // else nothing is intercepted either
+            family.gate.addrtype = lacking.has(Extension::addrtype);
+            if (family.gate.addrtype) // else nothing is intercepted either
                 family.gate.intercepts = options_.intercepts;
         }
         return {};

@@ -93,11 +93,15 @@ std::string emptied_doors(const Gate& gate) {
     return lines;
 }
 
-// As long as `match` matches, the doors lead to what is behind them.
+// As long as `match` matches, the doors lead to what is behind them. To INPUT come also SYNs to foreign
+// addresses that somebody's TPROXY has led here, whose port is not one of this host's: what we intercept
+// meets the other door, by the port of its listener.
 std::string closed_by(const Gate& gate, const std::string& match) {
     std::string lines;
     for (const auto& [door, behind] : doors_of(gate))
-        lines += fmt::format("-A {} {} -j {}\n", chain(gate.owner, door), match, chain(gate.owner, behind));
+        lines += fmt::format("-A {} {}{} -j {}\n", chain(gate.owner, door), match,
+                             door.empty() && gate.addrtype ? fmt::format(" {}", text::to_here) : "",
+                             chain(gate.owner, behind));
     return lines;
 }
 

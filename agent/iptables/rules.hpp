@@ -60,6 +60,7 @@ struct Gate {
     LeaseBy lease_by = LeaseBy::recent;
     unsigned lease_seconds = 1; // of recent
     bool multiport = true;      // else a rule for each run of ports
+    bool addrtype = true;       // else SYNs to foreign addresses are gated that another's TPROXY leads here
     bool hold = false;          // NFQUEUE, else DROP
     std::uint16_t queue = 0;
     Made made = {};

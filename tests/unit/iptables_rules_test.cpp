@@ -65,7 +65,8 @@ TEST(IptablesRules, AStagedGateForHold) {
               "-A SYNGATE-0123456789abcdef-p -p tcp -m multiport --dports 80,443,8000:8002 -j "
               "SYNGATE-0123456789abcdef-v\n"
               "-A SYNGATE-0123456789abcdef -m recent --rcheck --seconds 3 --name "
-              "SYNGATE-0123456789abcdef-4 --mask 0.0.0.0 --rsource -j SYNGATE-0123456789abcdef-p\n"
+              "SYNGATE-0123456789abcdef-4 --mask 0.0.0.0 --rsource -m addrtype --dst-type LOCAL -j "
+              "SYNGATE-0123456789abcdef-p\n"
               "-I INPUT -p tcp -m tcp --tcp-flags SYN,ACK SYN -j SYNGATE-0123456789abcdef\n"
               "COMMIT\n");
 }
@@ -93,7 +94,7 @@ TEST(IptablesRules, AStagedGateForDropByTimeOverIpv6) {
               "*mangle\n"
               ":SYNGATE-0123456789abcdef - [0:0]\n"
               "-A SYNGATE-0123456789abcdef -m time --datestart 2026-11-22T11:06:00 --datestop "
-              "2026-11-22T11:06:02 -j SYNGATE-0123456789abcdef-p\n"
+              "2026-11-22T11:06:02 -m addrtype --dst-type LOCAL -j SYNGATE-0123456789abcdef-p\n"
               "COMMIT\n");
     EXPECT_EQ(rules::opened(gate), "*mangle\n:SYNGATE-0123456789abcdef - [0:0]\nCOMMIT\n");
 }
