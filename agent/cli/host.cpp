@@ -7,6 +7,7 @@
 #include "probe/capabilities.hpp"
 #include "probe/least_privilege.hpp"
 #include "probe/switches.hpp"
+#include "server/turns.hpp"
 #include "steer/bpf_steering.hpp"
 
 #include <csignal>
@@ -84,6 +85,9 @@ Result<std::unique_ptr<Host>> Host::make(const Options& options, const ServerTra
                                                                 control_prefix, *here, getpid())
                                                   : options.control;
 
+    // Whatever the agent does, it does beside a server that serves; and one that asks for short turns has
+    // them soon, as a closed gate needs.
+    take_short_turns(getpid());
     auto loop = Loop::make();
     if (!loop)
         return std::unexpected(loop.error());

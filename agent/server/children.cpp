@@ -205,8 +205,7 @@ struct Children::Impl {
         if (options.niceness != 0)
             setpriority(PRIO_PROCESS, static_cast<id_t>(pid),
                         getpriority(PRIO_PROCESS, 0) + options.niceness);
-        if (options.short_turns)
-            take_short_turns(pid);
+        options.short_turns ? take_short_turns(pid) : take_usual_turns({pid}); // else it has ours
         return pid;
     }
 

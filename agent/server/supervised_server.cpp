@@ -20,6 +20,8 @@ namespace {
 // A check takes as much of the processors as a start does, and nobody waits for it: the server that serves
 // meanwhile comes first.
 constexpr int check_niceness = 10;
+// A look at every process of the machine takes about a millisecond, on a processor that others wait for.
+constexpr auto look_again = std::chrono::milliseconds(20);
 // From listening to waiting for connections; a server may listen on sockets that it never polls.
 constexpr auto poll_patience = std::chrono::milliseconds(200);
 
@@ -80,12 +82,21 @@ public:
         auto all = sockets_.listeners();
         if (!all)
             return all;
+        const auto& before = before_start_[generation];
+        if (const auto starting = starting_.find(generation); starting != starting_.end()) {
+            const bool as_before = std::ranges::all_of(
+                *all, [&](const Listener& listener) { return before.contains(listener.cookie); });
+            // It may have been given one that was there before (haproxy -x), which only /proc tells.
+            const Time now = Clock::now();
+            if (as_before && !starting->second.listened && now < starting->second.looked + look_again)
+                return std::vector<Listener>{};
+            starting->second.looked = now;
+        }
         const auto inodes = socket_inodes(process_tree(generation));
         if (!inodes && inodes.error().exit != Exit::impossible)
             return std::unexpected(inodes.error());
         if (!inodes)
             say_once_that_proc_is_closed(inodes.error());
-        const auto& before = before_start_[generation];
         std::erase_if(*all, [&](const Listener& listener) {
             return inodes ? !inodes->contains(listener.inode) : before.contains(listener.cookie);
         });
@@ -121,8 +132,8 @@ public:
             return true;
         // Beside another, it is given connections when it would take them, not some milliseconds before.
         const Time now = Clock::now();
-        const Time since = starting->second.value_or(now);
-        starting->second = since;
+        const Time since = starting->second.listened.value_or(now);
+        starting->second.listened = since;
         if (!polls_its_listeners(generation) && now < since + poll_patience)
             return false;
         starting_.erase(starting);
@@ -176,10 +187,12 @@ private:
 
     // True of one that does not wait by epoll: what it waits for nobody can see.
     [[nodiscard]] bool polls_its_listeners(Generation generation) {
-        const auto polled = polled_inodes(process_tree(generation));
-        const auto listening = listeners(generation);
-        return !polled || !listening || std::ranges::all_of(*listening, [&](const Listener& listener) {
-            return polled->contains(listener.inode);
+        const auto processes = process_tree(generation);
+        const auto polled = polled_inodes(processes);
+        const auto held = socket_inodes(processes);
+        const auto all = sockets_.listeners();
+        return !polled || !held || !all || std::ranges::all_of(*all, [&](const Listener& listener) {
+            return !held->contains(listener.inode) || polled->contains(listener.inode);
         });
     }
 
@@ -224,7 +237,12 @@ private:
     Sockets& sockets_;
     Recipe recipe_;
     PortSet backing_;
-    std::map<Generation, std::optional<Time>> starting_; // beside another; when it was first seen to listen
+    struct Starting {
+        Time looked{};                // at its processes' sockets
+        std::optional<Time> listened; // when that was seen first
+    };
+
+    std::map<Generation, Starting> starting_; // beside another
     std::map<Generation, std::uint16_t> port_of_;
     std::map<Generation, std::set<std::uint64_t>> before_start_; // cookies
     bool proc_is_closed_ = false;
