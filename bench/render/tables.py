@@ -230,9 +230,16 @@ def footprint(result):
 
 def image(result):
     rows = [
-        (row["image"], number(row["size_bytes"] / 1e6, 1), number(median(row["start_ms"]), 0)) for row in result.get("images", [])
+        (
+            number(row["size_bytes"] / 1e6, 0),
+            row["mode"],
+            number(median(row["start_ms"]), 0),
+            number(median(row["start_alone_ms"]), 0),
+        )
+        for row in result.get("images", [])
     ]
-    return join(result, table(("image", "MB", "until a command in it has ended, ms"), rows) if rows else "")
+    head = ("size, MB", "mode", "from `run` until HAProxy listens, ms", "the same image, HAProxy without `syngate`, ms")
+    return join(result, table(head, rows) if rows else "")
 
 
 def join(result, *parts):
