@@ -87,7 +87,7 @@ Result<std::unique_ptr<Host>> Host::make(const Options& options, const ServerTra
 
     // Whatever the agent does, it does beside a server that serves; and one that asks for short turns has
     // them soon, as a closed gate needs.
-    take_short_turns(getpid());
+    take_short_turns();
     auto loop = Loop::make();
     if (!loop)
         return std::unexpected(loop.error());

@@ -76,7 +76,7 @@ public:
     Result<void> close(Duration lease) override {
         if (lease <= Duration::zero())
             return failure(Exit::usage, "the lease must be longer than 0");
-        if (maps_->parked_is_mapped())
+        if (!closed_ && maps_->parked_is_mapped())
             replay_rest();
         const Time now = Clock::now();
         longest_ = now + options_.max_window;

@@ -205,6 +205,8 @@ std::unique_ptr<Succession> Supervisor::hand_over(const PortSet& ports) {
                                  .settle = protocol.settle,
                                  .timeout = protocol.start_timeout,
                                  .drain = protocol.drain};
+    if (server_.recipe().graceful)
+        succession.drain.finish = Duration::zero(); // it lets open connections finish with the gate open
     succession.cancelled = [this] { return stop_signals_ > 1; };
     succession.successor_lives = [this, ports] { return options_.successor(ports); };
     return Succession::begin(loop_, gate_, sockets_, succession);

@@ -197,15 +197,18 @@ struct Children::Impl {
             return system_failure(fmt::format("cannot prepare to start '{}'", argv.front()), error);
         const auto environment = merged_environment(options.environment);
         pid_t pid = -1;
+        std::optional<UsualTurns> usual;
+        if (!options.short_turns)
+            usual.emplace();
         const int error = posix_spawnp(&pid, argv.front().c_str(), &plan.actions, &plan.attributes,
                                        pointers(argv).data(), pointers(environment).data());
+        usual.reset();
         if (error)
             return cannot_start(argv.front(), error);
         ours[pid].reset();
         if (options.niceness != 0)
             setpriority(PRIO_PROCESS, static_cast<id_t>(pid),
                         getpriority(PRIO_PROCESS, 0) + options.niceness);
-        options.short_turns ? take_short_turns(pid) : take_usual_turns({pid}); // else it has ours
         return pid;
     }
 

@@ -3,7 +3,6 @@
 
 #include "server/backing_ports.hpp"
 #include "server/process_tree.hpp"
-#include "server/turns.hpp"
 
 #include <algorithm>
 #include <cerrno>
@@ -62,9 +61,7 @@ public:
         if (!given)
             return std::unexpected(given.error());
         const Argv command = beside && !proc_is_closed_ ? overlap_command(recipe_) : recipe_.start;
-        SpawnOptions options = environment(*given);
-        options.short_turns = beside;
-        const auto pid = children_.spawn(with_backing_port(command, *given), options);
+        const auto pid = children_.spawn(with_backing_port(command, *given), environment(*given));
         if (!pid)
             return std::unexpected(pid.error());
         if (beside)
@@ -137,7 +134,6 @@ public:
         if (!polls_its_listeners(generation) && now < since + poll_patience)
             return false;
         starting_.erase(starting);
-        take_usual_turns(process_tree(generation));
         return true;
     }
 

@@ -1,10 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "server/turns.hpp"
 
-#include <cstdint>
-#include <cstdlib>
-#include <filesystem>
-#include <fmt/format.h>
 #include <sched.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -28,33 +24,43 @@ struct SchedulingAttributes {
 };
 static_assert(sizeof(SchedulingAttributes) == 48);
 
-// Of a task that is gone, or that another policy schedules, nothing changes. turn_ns 0: the kernel's own.
-void set_turns(pid_t task, std::uint64_t turn_ns) {
-    SchedulingAttributes attributes{};
+// Of this thread: false if another policy schedules it, or the kernel does not say.
+bool read(SchedulingAttributes& attributes) {
+    attributes = {};
     attributes.size = sizeof attributes;
-    if (::syscall(SYS_sched_getattr, task, &attributes, sizeof attributes, 0U) < 0 ||
-        (attributes.policy != SCHED_OTHER && attributes.policy != SCHED_BATCH))
+    return ::syscall(SYS_sched_getattr, 0, &attributes, sizeof attributes, 0U) == 0 &&
+           (attributes.policy == SCHED_OTHER || attributes.policy == SCHED_BATCH);
+}
+
+// turn_ns 0: the kernel's own.
+void set_turns(std::uint64_t turn_ns) {
+    SchedulingAttributes attributes;
+    if (!read(attributes))
         return;
     attributes.size = sizeof attributes;
     attributes.runtime = turn_ns;
-    ::syscall(SYS_sched_setattr, task, &attributes, 0U);
+    ::syscall(SYS_sched_setattr, 0, &attributes, 0U);
+}
+
+bool are_short() {
+    SchedulingAttributes attributes;
+    return read(attributes) && attributes.runtime == short_turn_ns;
 }
 
 } // namespace
 
-void take_short_turns(pid_t process) {
-    set_turns(process, short_turn_ns);
+void take_short_turns() {
+    set_turns(short_turn_ns);
 }
 
-void take_usual_turns(const std::set<pid_t>& processes) {
-    // Twice: a thread may have been made by one that was not reached yet.
-    for (int pass = 0; pass < 2; ++pass)
-        for (const pid_t process : processes) {
-            std::error_code gone;
-            for (const auto& thread :
-                 std::filesystem::directory_iterator(fmt::format("/proc/{}/task", process), gone))
-                set_turns(static_cast<pid_t>(std::atoi(thread.path().filename().c_str())), 0);
-        }
+UsualTurns::UsualTurns() : were_short_(are_short()) {
+    if (were_short_)
+        set_turns(0);
+}
+
+UsualTurns::~UsualTurns() {
+    if (were_short_)
+        set_turns(short_turn_ns);
 }
 
 } // namespace syngate
