@@ -334,7 +334,6 @@ static __always_inline int divert(struct __sk_buff *skb, bool ethernet)
 	struct packet pkt = {
 		.ctx = skb,
 		.ethernet = ethernet,
-		.len = skb->len,
 		.ifindex = skb->ifindex,
 		.protocol = skb->protocol,
 	};

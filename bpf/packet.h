@@ -14,7 +14,6 @@ struct packet {
 	void *ctx;
 	bool is_xdp;
 	bool ethernet; /* begins with an Ethernet header */
-	__u32 len;     /* bytes; not for XDP, see packet_reaches() */
 	__u32 ifindex;
 	__be16 protocol; /* EtherType, for frames without an Ethernet header */
 };
@@ -90,7 +89,7 @@ static __always_inline bool packet_reaches(const struct packet *pkt, __u32 end)
 /* Bytes in the frame. XDP: Linux 5.18, as everything that parking needs. */
 static __always_inline __u64 packet_len(const struct packet *pkt)
 {
-	return pkt->is_xdp ? bpf_xdp_get_buff_len(pkt->ctx) : pkt->len;
+	return pkt->is_xdp ? bpf_xdp_get_buff_len(pkt->ctx) : ((struct __sk_buff *)pkt->ctx)->len;
 }
 
 /* Copies the first len bytes of the frame; len is a variable, 1 to the size of `to`. */

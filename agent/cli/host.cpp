@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "cli/host.hpp"
 
+#include "base/turns.hpp"
 #include "cli/backend.hpp"
 #include "cli/sweep.hpp"
 #include "iptables/iptables_steering.hpp"
 #include "probe/capabilities.hpp"
 #include "probe/least_privilege.hpp"
 #include "probe/switches.hpp"
-#include "server/turns.hpp"
 #include "steer/bpf_steering.hpp"
 
 #include <csignal>

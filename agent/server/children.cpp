@@ -2,7 +2,7 @@
 #include "server/children.hpp"
 
 #include "base/fd.hpp"
-#include "server/turns.hpp"
+#include "base/turns.hpp"
 
 #include <algorithm>
 #include <array>

@@ -30,7 +30,7 @@ struct SpawnOptions {
     std::vector<std::string> environment; // "NAME=value", added to or replacing ours
     int output = -1;                      // descriptor for standard output and error; -1: ours
     int niceness = 0;                     // added to ours, see nice(1); more is less of the processors
-    bool short_turns = false;             // as ours; else the kernel's own, see server/turns.hpp
+    bool short_turns = false;             // as ours; else the kernel's own, see base/turns.hpp
     bool own_group = true; // a process group of its own, so that a terminal's Ctrl-C reaches only us
 };
 

@@ -10,6 +10,7 @@
 #include <cstring>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <ranges>
 #include <spdlog/spdlog.h>
 #include <utility>
 
@@ -19,7 +20,7 @@ namespace {
 // A check takes as much of the processors as a start does, and nobody waits for it: the server that serves
 // meanwhile comes first.
 constexpr int check_niceness = 10;
-// A look at every process of the machine takes about a millisecond, on a processor that others wait for.
+// A look at every process of the machine takes its time, on a processor that others wait for.
 constexpr auto look_again = std::chrono::milliseconds(20);
 // From listening to waiting for connections; a server may listen on sockets that it never polls.
 constexpr auto poll_patience = std::chrono::milliseconds(200);
@@ -122,16 +123,22 @@ public:
     }
 
     [[nodiscard]] bool is_ready(Generation generation) override {
-        if (!is_through_with_starting(generation))
-            return false;
+        if (recipe_.graceful && !handles_signal(generation, recipe_.release_signal))
+            return false; // another kind dies of the signal at any time
         const auto starting = starting_.find(generation);
+        const bool may_be_master = recipe_.graceful && recipe_.reload == ReloadHow::overlap;
+        if (!may_be_master && starting == starting_.end())
+            return true;
+        const auto held = holders(generation);
+        if (held && may_be_master && is_still_master(*held, generation))
+            return false;
         if (starting == starting_.end())
             return true;
         // Beside another, it is given connections when it would take them, not some milliseconds before.
         const Time now = Clock::now();
         const Time since = starting->second.listened.value_or(now);
         starting->second.listened = since;
-        if (!polls_its_listeners(generation) && now < since + poll_patience)
+        if (held && !polls_its_listeners(*held) && now < since + poll_patience)
             return false;
         starting_.erase(starting);
         return true;
@@ -166,29 +173,20 @@ public:
     }
 
 private:
-    [[nodiscard]] bool is_through_with_starting(Generation generation) {
-        if (!recipe_.graceful)
-            return true; // dies of the signal at any time
-        if (!handles_signal(generation, recipe_.release_signal))
-            return false;
-        // A HAProxy master hands its sockets to a worker and starts itself anew before it listens to signals.
-        const auto held = recipe_.reload == ReloadHow::overlap
-                              ? holders(generation)
-                              : Result<std::map<pid_t, std::set<std::uint32_t>>>{};
-        if (!held || held->size() < 2)
-            return true;
-        const auto first = held->find(generation);
-        return first == held->end() || first->second.empty();
+    using Held = std::map<pid_t, std::set<std::uint32_t>>; // of holders()
+
+    // A HAProxy master hands its sockets to a worker and starts itself anew before it listens to signals.
+    [[nodiscard]] static bool is_still_master(const Held& held, Generation generation) {
+        const auto first = held.find(generation);
+        return held.size() > 1 && first != held.end() && !first->second.empty();
     }
 
     // True of one that does not wait by epoll: what it waits for nobody can see.
-    [[nodiscard]] bool polls_its_listeners(Generation generation) {
-        const auto processes = process_tree(generation);
-        const auto polled = polled_inodes(processes);
-        const auto held = socket_inodes(processes);
-        const auto all = sockets_.listeners();
-        return !polled || !held || !all || std::ranges::all_of(*all, [&](const Listener& listener) {
-            return !held->contains(listener.inode) || polled->contains(listener.inode);
+    [[nodiscard]] static bool polls_its_listeners(const Held& held) {
+        const auto processes = std::views::keys(held);
+        const auto polled = polled_inodes({processes.begin(), processes.end()});
+        return !polled || std::ranges::all_of(std::views::values(held), [&](const auto& listening) {
+            return std::ranges::includes(*polled, listening);
         });
     }
 

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // The recipes with the real servers, which listen on UNIX sockets in a temporary directory only.
+#include "base/turns.hpp"
 #include "server/process_tree.hpp"
 #include "server/recipe.hpp"
 #include "server/supervised_server.hpp"
-#include "server/turns.hpp"
 
 #include "server_test_support.hpp"
 

@@ -3,8 +3,6 @@
 // check that takes whole turns (milliseconds) is what clients of the serving one notice.
 #pragma once
 
-#include <cstdint>
-
 namespace syngate {
 
 // Turns of 100 us, the shortest that the kernel takes, for this process and whatever it starts from now on;

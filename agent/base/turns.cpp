@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-#include "server/turns.hpp"
+#include "base/turns.hpp"
 
+#include <cstdint>
 #include <sched.h>
 #include <sys/syscall.h>
 #include <unistd.h>
