@@ -41,11 +41,9 @@ Result<void> hold_closed(const Options& options, const std::function<void()>& re
         return std::unexpected(host.error());
     Loop& loop = (*host)->loop();
     ManualGate manual(loop, (*host)->gate());
-    const auto served = (*host)->serve([&](const nlohmann::json& request, const Reply& reply) {
+    (*host)->serve([&](const nlohmann::json& request, const Reply& reply) {
         answer(**host, manual, request.value("verb", ""), reply);
     });
-    if (!served)
-        return served;
     std::vector<Source> signals;
     for (const int signal : {SIGTERM, SIGINT}) {
         auto source = loop.on_signal(signal, [&](const auto&) { (void)manual.open(); });

@@ -16,15 +16,13 @@ Result<int> command_exec(const Options& options) {
     auto children = Children::start((*host)->loop());
     if (!children)
         return std::unexpected(children.error());
-    const auto served = (*host)->serve([&host](const nlohmann::json& request, Reply reply) {
+    (*host)->serve([&host](const nlohmann::json& request, Reply reply) {
         if (request.value("verb", "") == "status")
             return reply({{"ok", true}, {"exit", 0}, {"gate", to_json((*host)->gate().status())}});
         reply({{"ok", false},
                {"exit", static_cast<int>(Exit::busy)},
                {"message", "`syngate exec` is under way and only answers status"}});
     });
-    if (!served)
-        return std::unexpected(served.error());
 
     CoverOptions cover_options;
     cover_options.ports = options.gate.ports;

@@ -41,10 +41,8 @@ Result<void> keep_flipped(const Options& options, const std::function<void(const
     auto host = Host::make(options);
     if (!host)
         return std::unexpected(host.error());
-    const auto served = (*host)->serve(
+    (*host)->serve(
         [&](const nlohmann::json& request, const Reply& reply) { answer(**host, request, reply); });
-    if (!served)
-        return served;
     bool stop = false;
     std::vector<Source> signals;
     for (const int signal : {SIGTERM, SIGINT}) {

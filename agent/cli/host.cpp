@@ -10,6 +10,7 @@
 #include "probe/switches.hpp"
 #include "steer/bpf_steering.hpp"
 
+#include <algorithm>
 #include <csignal>
 #include <filesystem>
 #include <fmt/format.h>
@@ -96,13 +97,15 @@ Result<std::unique_ptr<Host>> Host::make(const Options& options, const ServerTra
     if (!registry)
         return std::unexpected(registry.error());
     host->registry_ = std::move(*registry);
-    if (!options.gate.ports.empty())
-        if (const auto r = host->claim(options); !r)
-            return std::unexpected(r.error());
+    if (const auto r = host->open_control(); !r)
+        return std::unexpected(r.error());
     auto sockets = open_sock_diag();
     if (!sockets)
         return std::unexpected(sockets.error());
     host->sockets_ = std::move(*sockets);
+    if (!options.gate.ports.empty())
+        if (const auto r = host->claim(options, server); !r)
+            return std::unexpected(r.error());
 
     if (const auto swept = sweep(options.gate); swept)
         for (const std::string& what : *swept)
@@ -111,8 +114,8 @@ Result<std::unique_ptr<Host>> Host::make(const Options& options, const ServerTra
         spdlog::warn("what a killed agent may have left could not be looked for: {}", swept.error().message);
 
     const Time since = Clock::now();
-    auto transparent =
-        Transparent::make(options.transparent, server.transparent, *host->registry_, [&](bool asked_for) {
+    auto transparent = Transparent::make(
+        *host->loop_, options.transparent, server.transparent, *host->registry_, [&](bool asked_for) {
             return host->wait_to_claim(since +
                                        (asked_for ? options.wait_for_ports
                                                   : std::min(options.wait_for_ports, transparent_patience)));
@@ -181,11 +184,20 @@ bool Host::wait_to_claim(Time deadline) {
     return true;
 }
 
+// What would fail once the ports are ours is to fail while the other agent still serves.
+Result<void> Host::rehearse(const Options& options, const ServerTraits& server) {
+    if (const auto gate = make_gate(*loop_, options.gate, registry_->id()); !gate)
+        return std::unexpected(gate.error());
+    return server.check ? server.check(*loop_, *sockets_, told_to_stop) : Result<void>{};
+}
+
 // An agent that stops gives its ports up when its server listens no more, which may be long before it ends.
-Result<void> Host::claim(const Options& options) {
-    const Time deadline = Clock::now() + options.wait_for_ports;
+Result<void> Host::claim(const Options& options, const ServerTraits& server) {
     auto r = registry_->claim(options.gate.ports);
     if (!r && r.error().exit == Exit::busy && options.wait_for_ports > Duration::zero()) {
+        if (auto rehearsed = rehearse(options, server); !rehearsed)
+            return rehearsed;
+        const Time deadline = Clock::now() + options.wait_for_ports;
         spdlog::info("waiting for the ports, for at most {}: {}", format_duration(options.wait_for_ports),
                      r.error().message);
         registry_->wait_for(options.gate.ports);
@@ -197,9 +209,11 @@ Result<void> Host::claim(const Options& options) {
 }
 
 bool Host::has_successor(const PortSet& ports) {
-    // One that has got them asks no more.
-    successor_asked_ = successor_asked_ || registry_->is_contested();
-    return successor_asked_ && !registry_->successors(ports).empty();
+    // One that has got them asks no more, and is not asked while the gate is closed: it may be busy.
+    if (successors_.empty())
+        for (const Peer& peer : registry_->successors(ports))
+            successors_.push_back(peer.id);
+    return std::ranges::any_of(successors_, is_alive);
 }
 
 void Host::give_up_claims() {
@@ -230,34 +244,40 @@ Result<void> Host::make_steerer(const Options& options) {
 // Pids, as their own PID namespaces number them.
 nlohmann::json Host::awaited_by() const {
     nlohmann::json pids = nlohmann::json::array();
-    if (registry_->is_contested())
-        for (const Peer& peer : registry_->successors(registry_->claimed()))
-            pids.push_back(peer.pid);
+    for (const Peer& peer : registry_->successors(registry_->claimed()))
+        pids.push_back(peer.pid);
     return pids;
 }
 
-Result<void> Host::serve(std::function<void(const nlohmann::json&, Reply)> handler) {
+Result<void> Host::open_control() {
     auto control = ControlServer::start(
         *loop_, control_path_,
-        [this, handler = std::move(handler)](const nlohmann::json& request, Reply reply) {
-            handler(request, [this, reply = std::move(reply)](nlohmann::json answer) {
-                if (answer.contains("gate")) {
-                    answer["agent"] = {{"version", SYNGATE_VERSION},
-                                       {"command", verb_},
-                                       {"pid", getpid()},
-                                       {"id", fmt::format("{:016x}", registry_->id())},
-                                       {"control", control_path_},
-                                       {"capabilities", held_privileges()},
-                                       {"awaited_by", awaited_by()}};
-                    answer["transparent"] = transparent_->status(gate_status());
-                }
-                reply(answer);
-            });
-        });
+        [this](const nlohmann::json& request, const Reply& reply) { answer(request, reply); });
     if (!control)
         return std::unexpected(control.error());
     control_ = std::move(*control);
     return {};
+}
+
+void Host::answer(const nlohmann::json& request, const Reply& reply) {
+    if (!handler_)
+        return reply(
+            {{"ok", false},
+             {"exit", static_cast<int>(Exit::busy)},
+             {"message", "this agent serves nobody yet: it starts, or waits for another one's ports"}});
+    handler_(request, [this, reply](nlohmann::json answer) {
+        if (answer.contains("gate")) {
+            answer["agent"] = {{"version", SYNGATE_VERSION},
+                               {"command", verb_},
+                               {"pid", getpid()},
+                               {"id", fmt::format("{:016x}", registry_->id())},
+                               {"control", control_path_},
+                               {"capabilities", held_privileges()},
+                               {"awaited_by", awaited_by()}};
+            answer["transparent"] = transparent_->status(gate_status());
+        }
+        reply(answer);
+    });
 }
 
 } // namespace syngate

@@ -14,8 +14,11 @@
 #include "reload/steerer.hpp"
 #include "steer/steering.hpp"
 
+#include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 namespace syngate {
 
@@ -24,12 +27,16 @@ struct ServerTraits {
     bool transparent = false; // what --transparent auto goes by
     bool withhold = false;    // it has no use for what capabilities are there for the agent alone
     bool uses_bpf = false;    // but for CAP_BPF
+    // What can be told of it without starting it. Asked before the agent waits for another one's ports: that
+    // one stops when somebody waits.
+    std::function<Result<void>(Loop&, Sockets&, const std::function<bool()>& cancelled)> check;
 };
 
 class Host {
 public:
-    // Announces the agent, claims options.gate.ports, sweeps what dead agents left, makes the gate, gives up
-    // the capabilities that are not needed any more. On an error nothing stays, but for the capabilities.
+    // Announces the agent, opens its control socket, claims options.gate.ports, sweeps what dead agents left,
+    // makes the gate, gives up the capabilities that are not needed any more. On an error nothing stays, but
+    // for the capabilities.
     static Result<std::unique_ptr<Host>> make(const Options& options, const ServerTraits& server = {});
 
     // Whether another agent waits for these ports, and who gets them when this one gives up its claims.
@@ -43,8 +50,9 @@ public:
     // Null where nothing can be steered, with --policy hold and drop, and for verbs that have no use for it.
     Steerer* steerer() { return steerer_.get(); }
 
-    // Answers requests from now on; status answers get the agent's own part added.
-    Result<void> serve(std::function<void(const nlohmann::json&, Reply)> handler);
+    // Answers requests from now on, which were refused until then; status answers get the agent's own part
+    // added.
+    void serve(std::function<void(const nlohmann::json&, Reply)> handler) { handler_ = std::move(handler); }
 
     // Before what the handler refers to goes away.
     void stop_serving() { control_.reset(); }
@@ -60,13 +68,17 @@ private:
     Result<std::unique_ptr<Steering>> make_steering(const Options& options, bool needed);
     Result<void> make_steerer(const Options& options);
     [[nodiscard]] GateStatus gate_status() const; // with what is diverted
-    Result<void> claim(const Options& options);
+    Result<void> open_control();
+    void answer(const nlohmann::json& request, const Reply& reply);
+    Result<void> claim(const Options& options, const ServerTraits& server);
+    Result<void> rehearse(const Options& options, const ServerTraits& server);
     bool wait_to_claim(Time deadline);
     [[nodiscard]] nlohmann::json awaited_by() const;
 
     std::string verb_;
     std::string control_path_;
-    bool successor_asked_ = false;
+    std::vector<std::uint64_t> successors_; // ids of those who waited when it was asked for
+    std::function<void(const nlohmann::json&, Reply)> handler_;
     // In this order: the gate goes before the claim, so that nobody takes the ports while ours is attached.
     std::unique_ptr<Loop> loop_;
     std::unique_ptr<Registry> registry_;

@@ -2,13 +2,16 @@
 #include "cli/commands.hpp"
 #include "cli/host.hpp"
 #include "event/service_manager.hpp"
+#include "probe/capabilities.hpp"
 #include "reload/supervisor.hpp"
 #include "server/backing_ports.hpp"
 #include "server/pid_file.hpp"
 #include "server/recipe.hpp"
 #include "server/supervised_server.hpp"
 
+#include <cerrno>
 #include <spdlog/spdlog.h>
+#include <unistd.h>
 
 namespace syngate {
 namespace {
@@ -62,6 +65,30 @@ SupervisorOptions supervisor_options(const Options& o, Host& host, std::uint16_t
     return s;
 }
 
+// Found out at the first reload it would leave two generations.
+Result<void> can_signal(const Recipe& recipe) {
+    const auto capabilities = effective_capabilities();
+    if (!capabilities)
+        return std::unexpected(capabilities.error());
+    if (!recipe.changes_user || ::geteuid() != 0 || capabilities->kill)
+        return {};
+    return failure(
+        Exit::impossible,
+        "CAP_KILL is missing: the server's configuration has it change its user, and no signal would "
+        "reach it then, neither to reload nor to stop it; a container takes --cap-add=KILL",
+        EPERM);
+}
+
+// The server's configuration, while another agent's server serves.
+Result<void> check_early(Loop& loop, Sockets& sockets, const Recipe& recipe, const PortSet& backing,
+                         const std::function<bool()>& cancelled) {
+    const auto children = Children::start(loop);
+    if (!children)
+        return std::unexpected(children.error());
+    return make_supervised_server(**children, sockets, recipe, backing)
+        ->check(Clock::now() + ProtocolOptions{}.check_timeout, cancelled);
+}
+
 SupervisorEvents events(PidFile& pid_file) {
     SupervisorEvents e;
     e.serving = [&pid_file](Generation pid, const Outcome& last) {
@@ -85,10 +112,17 @@ Result<int> command_run(const Options& options) {
     auto backing = backing_ports(options, *recipe);
     if (!backing)
         return std::unexpected(backing.error());
+    if (const auto r = can_signal(*recipe); !r)
+        return std::unexpected(r.error());
     const std::uint16_t front = backing->empty() ? std::uint16_t{0} : *options.gate.ports.begin();
     const bool known_kind = recipe->kind != "other";
     auto host = Host::make(
-        options, {.transparent = recipe->transparent, .withhold = known_kind, .uses_bpf = recipe->uses_bpf});
+        options, {.transparent = recipe->transparent,
+                  .withhold = known_kind,
+                  .uses_bpf = recipe->uses_bpf,
+                  .check = [&](Loop& loop, Sockets& sockets, const std::function<bool()>& cancelled) {
+                      return check_early(loop, sockets, *recipe, *backing, cancelled);
+                  }});
     if (!host)
         return std::unexpected(host.error());
     if (options.gate.flip == Flip::always && front == 0 && !(*host)->by_bpf())
@@ -109,11 +143,9 @@ Result<int> command_run(const Options& options) {
                           std::move(with_events));
     if (const auto r = supervisor.prepare(); !r)
         return std::unexpected(r.error());
-    const auto served = (*host)->serve([&supervisor](const nlohmann::json& request, Reply reply) {
+    (*host)->serve([&supervisor](const nlohmann::json& request, Reply reply) {
         supervisor.handle(request, std::move(reply));
     });
-    if (!served)
-        return std::unexpected(served.error());
     spdlog::info("control socket {}", (*host)->control_path());
     auto status = supervisor.run();
     (*host)->stop_serving();

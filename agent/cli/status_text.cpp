@@ -115,6 +115,8 @@ std::string status_text(const nlohmann::json& s) {
         const auto& server = s["server"];
         text += fmt::format("server   {} (pid {}, {}), ports {}", server.value("command", ""),
                             server["pid"].dump(), server.value("kind", ""), server.value("ports", ""));
+        if (const std::string ports = server.value("not_covered", ""); !ports.empty())
+            text += fmt::format(" (not covered: {})", ports);
         if (!server["retiring"].empty())
             text += fmt::format(", {} older still finishing", server["retiring"].size());
         text += '\n';

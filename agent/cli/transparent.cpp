@@ -12,6 +12,8 @@ namespace {
 
 using Wish = TransparentOptions::Wish;
 
+constexpr auto look_for_lender_every = std::chrono::seconds(1);
+
 // Why transparent proxying is not to be; empty: it is to be.
 std::string not_wanted(const TransparentOptions& options, bool server_needs_it) {
     if (options.wish == Wish::off)
@@ -21,28 +23,21 @@ std::string not_wanted(const TransparentOptions& options, bool server_needs_it) 
     return {};
 }
 
-// Whether packets of an agent that stops are routed by what it has given up.
-bool somebody_lends() {
+// Agents that stop, and whose packets are routed by what they have given up.
+Result<std::vector<std::uint64_t>> find_lenders() {
     const auto peers = find_peers();
-    return !peers || std::ranges::any_of(*peers, &Peer::lends);
+    if (!peers)
+        return std::unexpected(peers.error());
+    std::vector<std::uint64_t> ids;
+    for (const Peer& peer : *peers)
+        if (peer.lends)
+            ids.push_back(peer.id);
+    return ids;
 }
 
-Result<std::unique_ptr<PolicyRouting>> claim_and_set_up(const RouteOptions& options, Registry& registry) {
-    if (const auto r = registry.claim_transparent(true); !r)
-        return std::unexpected(r.error());
-    // With the claim in hand, whatever is there is a dead agent's, or one's that stops and would share it.
-    auto left = find_own_routing();
-    if (!left)
-        return std::unexpected(left.error());
-    const OwnRouting taken_over = take_fitting(*left, options);
-    if (!left->empty() && !somebody_lends()) {
-        const auto removed = remove_own_routing(*left);
-        if (!removed)
-            return std::unexpected(removed.error());
-        for (const std::string& what : *removed)
-            spdlog::info("removed {} of a dead agent", what);
-    }
-    return PolicyRouting::set_up(options, taken_over);
+bool somebody_lends() {
+    const auto lenders = find_lenders();
+    return !lenders || !lenders->empty();
 }
 
 // Those on which packets are marked; by rules, on all but lo.
@@ -63,7 +58,46 @@ std::vector<std::string> names_of(const GateStatus& gate) {
 
 } // namespace
 
-Result<std::unique_ptr<Transparent>> Transparent::make(const TransparentOptions& options,
+Result<void> Transparent::claim_and_set_up() {
+    if (const auto r = registry_->claim_transparent(true); !r)
+        return r;
+    // With the claim in hand, whatever is there is a dead agent's, or one's that stops and would share it.
+    auto left = find_own_routing();
+    if (!left)
+        return std::unexpected(left.error());
+    const OwnRouting taken_over = take_fitting(*left, options_.route);
+    auto lenders = find_lenders();
+    if (!lenders)
+        return std::unexpected(lenders.error());
+    if (!left->empty() && lenders->empty()) {
+        const auto removed = remove_own_routing(*left);
+        if (!removed)
+            return std::unexpected(removed.error());
+        for (const std::string& what : *removed)
+            spdlog::info("removed {} of a dead agent", what);
+    }
+    auto routing = PolicyRouting::set_up(options_.route, taken_over);
+    if (!routing)
+        return std::unexpected(routing.error());
+    routing_ = std::move(*routing);
+    if (!lenders->empty()) {
+        lenders_ = std::move(*lenders);
+        shared_ = taken_over;
+        lenders_own_ = std::move(*left);
+        until_lenders_end_.enable(true);
+    }
+    return {};
+}
+
+// One that stops leaves everything to us: it cannot tell what of it we need.
+void Transparent::clear_up_after_lenders() {
+    until_lenders_end_.enable(false);
+    shared_ = {};
+    if (const auto removed = remove_own_routing(std::exchange(lenders_own_, {})); !removed)
+        spdlog::error("{}", removed.error().message);
+}
+
+Result<std::unique_ptr<Transparent>> Transparent::make(Loop& loop, const TransparentOptions& options,
                                                        bool server_needs_it, Registry& registry,
                                                        const WaitAgain& again) {
     auto transparent = std::make_unique<Transparent>();
@@ -78,12 +112,19 @@ Result<std::unique_ptr<Transparent>> Transparent::make(const TransparentOptions&
         return transparent;
     }
     transparent->registry_ = &registry;
+    auto timer = loop.every(look_for_lender_every, [each = transparent.get()] {
+        if (std::ranges::none_of(each->lenders_, is_alive))
+            each->clear_up_after_lenders();
+    });
+    if (!timer)
+        return std::unexpected(timer.error());
+    transparent->until_lenders_end_ = std::move(*timer);
+    transparent->until_lenders_end_.enable(false);
     const bool asked_for = options.wish == Wish::on || !options.intercepts.empty();
-    auto routing = claim_and_set_up(options.route, registry);
+    auto routing = transparent->claim_and_set_up();
     while (!routing && routing.error().code == EADDRINUSE && again(asked_for))
-        routing = claim_and_set_up(options.route, registry);
+        routing = transparent->claim_and_set_up();
     if (routing) {
-        transparent->routing_ = std::move(*routing);
         if (!transparent->routing_->no_ipv6_because().empty())
             spdlog::warn("transparent connections by IPv4 only: {}",
                          transparent->routing_->no_ipv6_because());
@@ -105,10 +146,19 @@ void Transparent::lend() {
     lent_ = true;
 }
 
-// What nobody has taken over is removed with routing_.
+// Of two that share, the one that goes last removes everything: each says first that it goes, and then looks
+// for the other. What stays is taken from routing_, which removes the rest.
 Transparent::~Transparent() {
-    if (lent_ && routing_ && !registry_->claim_transparent(true))
+    if (!routing_)
+        return;
+    if (lent_ && !registry_->claim_transparent(true)) {
         routing_->leave();
+        return;
+    }
+    (void)registry_->claim_transparent(false);
+    if (!lenders_.empty() && !somebody_lends())
+        clear_up_after_lenders();
+    routing_->leave(shared_);
 }
 
 std::optional<DivertOptions> Transparent::divert() const {
@@ -120,6 +170,7 @@ std::optional<DivertOptions> Transparent::divert() const {
 
 Result<void> Transparent::give_up(Registry& registry, const Error& why) {
     off_because_ = why.message;
+    routing_->leave(shared_);
     routing_.reset();
     (void)registry.claim_transparent(false);
     if (options_.wish == Wish::on || !options_.intercepts.empty())

@@ -24,12 +24,13 @@ public:
     using WaitAgain = std::function<bool(bool asked_for)>;
     // Decides by the wish, and for auto by what the server's configuration needs; claims, sweeps what dead
     // agents left, and sets up the routing. With auto, what is not possible is a warning.
-    static Result<std::unique_ptr<Transparent>> make(const TransparentOptions& options, bool server_needs_it,
-                                                     Registry& registry, const WaitAgain& again);
+    static Result<std::unique_ptr<Transparent>> make(Loop& loop, const TransparentOptions& options,
+                                                     bool server_needs_it, Registry& registry,
+                                                     const WaitAgain& again);
     ~Transparent();
 
     // Lets a successor of this agent take over, while connections that are left need it as well: rules and
-    // routes stay until they have ended, or for good when somebody has taken them over.
+    // routes stay until they have ended, and what the successor took over stays as long as that lives.
     void lend();
     // For the programs; empty: off.
     [[nodiscard]] std::optional<DivertOptions> divert() const;
@@ -41,11 +42,18 @@ public:
     [[nodiscard]] nlohmann::json status(const GateStatus& gate) const;
 
 private:
+    Result<void> claim_and_set_up();
+    void clear_up_after_lenders();
+
     TransparentOptions options_;
     std::string off_because_; // off
     std::unique_ptr<PolicyRouting> routing_;
     Registry* registry_ = nullptr; // outlives this
     bool lent_ = false;
+    std::vector<std::uint64_t> lenders_; // ids of those that stop, and need theirs until then
+    OwnRouting shared_;                  // theirs and ours
+    OwnRouting lenders_own_;             // with other options than ours
+    Source until_lenders_end_;
 };
 
 // Rules and routes of agents that are dead; nothing while another agent lives that may own them. Returns one

@@ -20,6 +20,7 @@
 #include <cerrno>
 #include <fmt/format.h>
 #include <iterator>
+#include <map>
 #include <poll.h>
 #include <sys/stat.h>
 #include <utility>
@@ -33,7 +34,7 @@ namespace {
 
 constexpr Duration patience = std::chrono::seconds(3);           // for one peer, which may wait for a lock
 constexpr Duration before_retry = std::chrono::milliseconds(10); // of a peer whose backlog is full
-constexpr Duration contest_is_recent = std::chrono::seconds(1);
+constexpr Duration contest_is_recent = std::chrono::seconds(5);
 constexpr int backlog = 1024; // questions that wait while we are busy
 constexpr int max_answers_at_once = 64;
 
@@ -41,17 +42,27 @@ struct Agent {
     Statement statement;
     Acceptor acceptor;
     Source source;
-    std::set<std::uint64_t> ask_back; // older claimants that asked while we claim
-    std::optional<Time> contested;    // when a claimant asked
+    std::set<std::uint64_t> ask_back;        // older claimants that asked while we claim
+    std::map<std::uint64_t, Time> claimants; // who asked, and when: recent ones
 
     explicit Agent(Fd fd) : acceptor(std::move(fd)) {}
     void serve();
+    void note_claimant(const Age& age);
 };
 
 // The agents of this process: while one waits for an answer, it answers for all of them.
 std::vector<Agent*>& own() {
     static std::vector<Agent*> agents;
     return agents;
+}
+
+bool is_past(Time contested) {
+    return Clock::now() - contested >= contest_is_recent;
+}
+
+void Agent::note_claimant(const Age& age) {
+    std::erase_if(claimants, [](const auto& each) { return is_past(each.second); });
+    claimants[age.id] = Clock::now();
 }
 
 // A message fits into a socket's buffer, so nothing here waits for a peer.
@@ -65,7 +76,7 @@ void Agent::serve() {
         const bool claims = !statement.claiming.empty() || statement.claiming_transparent;
         const bool counts = asking && uid && is_trusted(*uid);
         if (counts)
-            contested = Clock::now();
+            note_claimant(*asking);
         if (counts && claims && *asking < statement.age())
             ask_back.insert(asking->id);
         const int room = registry::max_message;
@@ -147,9 +158,13 @@ std::optional<Answer> read_answer(int fd, std::uint64_t id, std::int64_t pid) {
 }
 
 Result<Answer> ask_agent(std::uint64_t id, const std::optional<Age>& claimant) {
-    for (const Agent* agent : own())
-        if (agent->statement.peer.id == id)
-            return Answer{.outcome = PeerOutcome::answered, .pid = ::getpid(), .statement = agent->statement};
+    for (Agent* agent : own()) {
+        if (agent->statement.peer.id != id)
+            continue;
+        if (claimant)
+            agent->note_claimant(*claimant);
+        return Answer{.outcome = PeerOutcome::answered, .pid = ::getpid(), .statement = agent->statement};
+    }
     const Time deadline = Clock::now() + patience;
     Answer silent;
     do {
@@ -236,38 +251,46 @@ bool stands_around(const Statement& statement) {
     return statement.peer.command == "exec";
 }
 
-// Asks everybody about what self.statement.claiming publishes; see the top of this file.
+// Why this claim of `self` fails, as far as `other` is concerned.
+std::optional<Error> objection(const Statement& self, const Statement& other) {
+    const bool older = other.age() < self.age();
+    if (self.claiming_transparent && (other.peer.transparent || (other.claiming_transparent && older)))
+        return transparent_taken(other).error();
+    if (stands_around(other) != stands_around(self)) // of ports alone
+        return {};
+    if (const auto port = first_common(self.claiming, other.peer.ports))
+        return taken(*port, other, true).error();
+    if (const auto port = first_common(self.claiming, other.claiming); port && older)
+        return taken(*port, other, false).error();
+    return {};
+}
+
+// Asks everybody about what self.statement.claiming publishes; see the top of this file. Also after the first
+// who objects: each of them learns who waits.
 Result<void> contest(Agent& self) {
     auto ids = registry::list_ids();
     if (!ids)
         return std::unexpected(ids.error());
     const Age age = self.statement.age();
     ids->erase(age.id);
+    std::optional<Error> lost;
     while (!ids->empty()) {
         for (const std::uint64_t id : *ids) {
             const auto answer = ask_agent(id, age);
             if (!answer)
                 return std::unexpected(answer.error());
+            std::optional<Error> why;
             if (answer->outcome == PeerOutcome::silent)
-                return unknown_claim(id, *answer);
-            if (answer->outcome != PeerOutcome::answered)
-                continue;
-            const Statement& other = answer->statement;
-            if (self.statement.claiming_transparent &&
-                (other.peer.transparent || (other.claiming_transparent && other.age() < age)))
-                return transparent_taken(other);
-            if (stands_around(other) != stands_around(self.statement)) // of ports alone
-                continue;
-            if (const auto port = first_common(self.statement.claiming, other.peer.ports))
-                return taken(*port, other, true);
-            if (const auto port = first_common(self.statement.claiming, other.claiming);
-                port && other.age() < age)
-                return taken(*port, other, false);
+                why = unknown_claim(id, *answer).error();
+            else if (answer->outcome == PeerOutcome::answered)
+                why = objection(self.statement, answer->statement);
+            if (why && !lost)
+                lost = std::move(why);
         }
         ids->clear();
         ids->swap(self.ask_back);
     }
-    return {};
+    return lost ? Result<void>(std::unexpected(std::move(*lost))) : Result<void>{};
 }
 
 } // namespace
@@ -336,19 +359,20 @@ void Registry::wait_for(const PortSet& ports) {
 }
 
 std::vector<Peer> Registry::successors(const PortSet& ports) const {
-    auto peers = find_peers();
-    if (!peers)
-        return {};
-    std::erase_if(*peers, [&](const Peer& peer) {
-        return peer.id == id() || peer.command != impl_->agent.statement.peer.command ||
-               (!first_common(ports, peer.waiting) && !first_common(ports, peer.ports));
-    });
-    return std::move(*peers);
-}
-
-bool Registry::is_contested() const {
-    const auto& contested = impl_->agent.contested;
-    return contested && Clock::now() - *contested < contest_is_recent;
+    std::vector<Peer> peers;
+    const auto claimants = impl_->agent.claimants; // who ask while we do change them
+    for (const auto& [id, contested] : claimants) {
+        if (is_past(contested))
+            continue;
+        const auto answer = ask_agent(id, {});
+        if (!answer || answer->outcome != PeerOutcome::answered)
+            continue;
+        const Peer& peer = answer->statement.peer;
+        if (peer.command == impl_->agent.statement.peer.command &&
+            (first_common(ports, peer.waiting) || first_common(ports, peer.ports)))
+            peers.push_back(peer);
+    }
+    return peers;
 }
 
 void Registry::lend_transparent() {
@@ -359,6 +383,7 @@ void Registry::lend_transparent() {
 Result<void> Registry::claim_transparent(bool wanted) {
     Agent& self = impl_->agent;
     Statement& statement = self.statement;
+    statement.peer.lends = false;
     if (!wanted || statement.peer.transparent) {
         statement.peer.transparent = wanted;
         return {};

@@ -44,13 +44,13 @@ public:
     Result<void> claim(const PortSet& ports);
     // Tells who asks that these ports will be claimed again; empty: none.
     void wait_for(const PortSet& ports);
-    // The living agents that wait for one of these ports, or have it: who takes over if this one stops.
+    // Of those that have asked within the last 5 s in order to claim something: who waits for one of these
+    // ports, or has it, and takes over if this one stops. Waits for each of them at most 3 s, for others not.
     [[nodiscard]] std::vector<Peer> successors(const PortSet& ports) const;
-    // Whether an agent has asked within the last second in order to claim something.
-    [[nodiscard]] bool is_contested() const;
     // The same for transparent proxying, of which there is one in a network namespace. False gives it up.
     Result<void> claim_transparent(bool wanted);
-    // Gives it up to a successor while packets of this agent's connections still need the rules and routes.
+    // Gives it up to a successor while packets of this agent's connections still need the rules and routes:
+    // until claim_transparent() is called again.
     void lend_transparent();
 
 private:

@@ -18,7 +18,7 @@ std::string to_text(const Outcome& outcome) {
     if (!outcome.message.empty())
         text += ": " + outcome.message;
     if (outcome.gated.empty() && outcome.flipped.empty())
-        text += "; no window, nothing changed hands";
+        text += "; no window, nothing that is covered changed hands";
     else if (outcome.gated.empty())
         text += fmt::format("; flipped {} with no window: {} half-open, {} queued",
                             format_ports(outcome.flipped), outcome.half_open, outcome.queued);

@@ -25,7 +25,7 @@ struct Outcome {
     std::string message; // why it failed, or what is odd about how it went well
     std::vector<Step> steps;
     PortSet gated;   // empty: there was no window
-    PortSet flipped; // changed hands by steering; this and gated empty: nothing changed hands
+    PortSet flipped; // changed hands by steering; this and gated empty: nothing that is covered did
     Window window;
     std::size_t half_open = 0; // at the moment of closing
     std::size_t queued = 0;    // in the accept queues that were drained, at the moment of closing

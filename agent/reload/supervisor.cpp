@@ -17,6 +17,7 @@ namespace {
 
 constexpr Time never = Time::max();
 constexpr Duration release_look_every = std::chrono::milliseconds(20);
+constexpr Duration term_patience = std::chrono::seconds(1); // to end at once, before SIGKILL
 
 void log(const Outcome& outcome) {
     if (outcome.ok())
@@ -73,7 +74,10 @@ Result<void> Supervisor::watch_signals() {
     for (const int signal : {SIGUSR1, SIGQUIT, SIGWINCH, SIGTTIN, SIGTTOU})
         if (r = watch(signal,
                       [this, signal](const auto&) {
-                          if (protocol_.current())
+                          // Its own graceful stop: all generations', and the agent's.
+                          if (server_.recipe().graceful && signal == server_.recipe().release_signal)
+                              on_release_signal(strsignal(signal));
+                          else if (protocol_.current())
                               server_.tell(*protocol_.current(), signal);
                       });
             !r)
@@ -85,6 +89,11 @@ void Supervisor::on_stop_signal(const char* name) {
     if (++stop_signals_ == 1)
         spdlog::info("stopping ({}), for at most {}; a second signal ends it at once", name,
                      format_duration(options_.stop_timeout));
+}
+
+void Supervisor::on_release_signal(const char* name) {
+    if (stop_signals_ == 0) // a second one is no reason to hurry
+        on_stop_signal(name);
 }
 
 Result<int> Supervisor::run() {
@@ -102,6 +111,7 @@ Result<int> Supervisor::run() {
         return std::unexpected(r.error());
     }
     claimed_ = true;
+    tell_what_is_left_out();
     options_.events.serving(*protocol_.current(), last_);
 
     for (;;) {
@@ -147,6 +157,7 @@ void Supervisor::run_batch() {
     ++runs_;
     failures_ += last_.ok() ? 0 : 1;
     log(last_);
+    tell_what_is_left_out();
     if (protocol_.current())
         options_.events.serving(*protocol_.current(), last_);
     if (manual_.is_closed()) {
@@ -156,6 +167,36 @@ void Supervisor::run_batch() {
     }
     for (const auto& answer : batch.answers)
         answer(last_);
+}
+
+// Ports on which the server listens, and which --ports does not name.
+PortSet Supervisor::left_out() {
+    const PortSet& named = options_.protocol.ports;
+    if (named.empty() || options_.protocol.front != 0 || !protocol_.current())
+        return {};
+    const auto listeners = server_.listeners(*protocol_.current());
+    PortSet ports = listeners ? ports_of(*listeners) : PortSet{};
+    std::erase_if(ports, [&](std::uint16_t port) { return named.contains(port); });
+    return ports;
+}
+
+void Supervisor::tell_what_is_left_out() {
+    PortSet ports = left_out();
+    if (ports == told_left_out_)
+        return;
+    told_left_out_ = std::move(ports);
+    if (told_left_out_.empty())
+        return;
+    if (protocol_.current() && !listens_on(*protocol_.current(), options_.protocol.ports))
+        spdlog::warn(
+            "the server listens on {}, and nowhere on {}, which --ports (SYNGATE_PORTS, HAPROXY_PORTS) "
+            "names: reloads and stops are not covered",
+            format_ports(told_left_out_), format_ports(options_.protocol.ports));
+    else
+        spdlog::info(
+            "reloads and stops are not covered on {}, which --ports (SYNGATE_PORTS, HAPROXY_PORTS) does "
+            "not name",
+            format_ports(told_left_out_));
 }
 
 // Tells every generation to finish and go, then waits; the newest one's status is the process's.
@@ -176,10 +217,14 @@ int Supervisor::stop() {
         return protocol_.retiring().empty() && (!current || protocol_.has_ended(*current));
     };
     if (!loop_.run_until([&] { return all_ended() || stop_signals_ > 1; }, deadline)) {
-        spdlog::warn("the server has not ended within {}, it is killed",
+        spdlog::warn("the server has not ended within {}, it is ended",
                      format_duration(options_.stop_timeout));
     }
     if (current && !protocol_.has_ended(*current)) {
+        if (server_.recipe().release_signal != SIGTERM) {
+            server_.tell(*current, SIGTERM);
+            loop_.run_until([&] { return protocol_.has_ended(*current); }, Clock::now() + term_patience);
+        }
         server_.kill(*current);
         loop_.run_until([&] { return protocol_.has_ended(*current); },
                         Clock::now() + std::chrono::seconds(5));
@@ -195,8 +240,16 @@ int Supervisor::stop() {
 // closed.
 std::unique_ptr<Succession> Supervisor::hand_over(const PortSet& ports) {
     const ProtocolOptions& protocol = options_.protocol;
-    if (!claimed_ || !protocol_.current() || protocol.front != 0 || !flipped().empty() ||
-        !options_.successor(ports))
+    if (!claimed_ || !protocol_.current() || !options_.successor(ports))
+        return nullptr;
+    if (protocol.front != 0 || !flipped().empty()) {
+        spdlog::warn(
+            "another agent waits for ports {}: what is flipped to other ports cannot be handed over, "
+            "so connections may be refused until its server listens",
+            format_ports(ports));
+        return nullptr;
+    }
+    if (!listens_on(*protocol_.current(), ports))
         return nullptr;
     spdlog::info("another agent waits for ports {}: handing them over", format_ports(ports));
     SuccessionOptions succession{.ports = ports,
@@ -367,7 +420,8 @@ nlohmann::json Supervisor::status() {
           {"pid", protocol_.current() ? nlohmann::json(*protocol_.current()) : nlohmann::json()},
           {"retiring", retiring},
           {"policy", protocol_.can_flip() ? "flip" : to_string(options_.protocol.policy)},
-          {"ports", format_ports(listening())}}},
+          {"ports", format_ports(listening())},
+          {"not_covered", told_left_out_.empty() ? "" : format_ports(told_left_out_)}}},
         {"gate", to_json(gate_.status())},
         {"busy", running_},
         {"closed_by_hand", manual_.is_closed()},

@@ -56,6 +56,7 @@ public:
 
 private:
     void on_stop_signal(const char* name);
+    void on_release_signal(const char* name);
     Result<void> watch_signals();
     void run_batch();
     int stop();
@@ -64,6 +65,8 @@ private:
     [[nodiscard]] bool listens_on(Generation generation, const PortSet& ports);
     void end_retiring(Time deadline);
     PortSet listening();
+    PortSet left_out();
+    void tell_what_is_left_out();
     PortSet ours();
     [[nodiscard]] PortSet flipped() const;
     Result<void> close_by_hand(const nlohmann::json& request);
@@ -85,6 +88,7 @@ private:
     std::size_t failures_ = 0;
     bool running_ = false; // the protocol
     bool claimed_ = false;
+    PortSet told_left_out_;
 };
 
 } // namespace syngate

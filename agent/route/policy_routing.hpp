@@ -60,8 +60,9 @@ public:
     static Result<std::unique_ptr<PolicyRouting>> set_up(const RouteOptions& options,
                                                          const OwnRouting& taken_over = {});
     ~PolicyRouting();
-    // Another agent has taken it over: nothing is removed in the end.
+    // Other agents need it, or this of it: that is not removed in the end.
     void leave();
+    void leave(const OwnRouting& needed);
     PolicyRouting(const PolicyRouting&) = delete;
     PolicyRouting& operator=(const PolicyRouting&) = delete;
 

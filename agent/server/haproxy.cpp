@@ -283,6 +283,7 @@ Result<Recipe> haproxy_recipe(const Argv& server) {
     recipe.reload = ReloadHow::overlap;
     recipe.release_signal = SIGUSR1;
     recipe.graceful = true;
+    recipe.changes_user = haproxy_identity(server).user;
     recipe.transparent = any_line(line, uses_foreign_addresses);
     return recipe;
 }

@@ -24,9 +24,10 @@ struct Recipe {
     bool stays_up = false;  // for ReloadHow::signal: somebody listens and accepts at every moment of it
     int release_signal = 0; // close the listening sockets, finish what is open, end
     bool graceful = false;  // release_signal lets open connections finish
-    // Its configuration, as it is now, has sockets with addresses that are not this host's.
-    bool uses_bpf = false; // nginx's quic_bpf
-    bool transparent = false;
+    // By its configuration, as it is now:
+    bool changes_user = false; // started by root, it goes on as another user
+    bool uses_bpf = false;     // nginx's quic_bpf
+    bool transparent = false;  // it has sockets with addresses that are not this host's
 };
 
 struct RecipeOptions {

@@ -189,6 +189,11 @@ TEST(Capabilities, AreNamedWhenMissing) {
         EXPECT_EQ(result.status, (ExitStatus{3, 0})) << arguments[0] << result.err;
         EXPECT_NE(result.err.find("CAP_BPF"), std::string::npos) << result.err;
     }
+    const auto of_user = haproxy({.global = "    user nobody\n"});
+    const auto mute = without("-kill", running({}, of_user));
+    EXPECT_EQ(mute.status, (ExitStatus{3, 0})) << mute.err;
+    EXPECT_NE(mute.err.find("CAP_KILL"), std::string::npos) << mute.err;
+    EXPECT_FALSE(listens(port)) << "it was started all the same";
     EXPECT_EQ(without("-net_admin,-bpf,-sys_admin", {"probe"}).status, (ExitStatus{3, 0}));
     const auto result = without("-net_admin,-sys_admin", {"exec", "--ports", "80", "--", "true"});
     EXPECT_EQ(result.status, (ExitStatus{3, 0})) << result.err;

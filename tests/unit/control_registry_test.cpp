@@ -232,6 +232,8 @@ TEST_F(Agents, OneThatStopsSeesWhoWaitsForItsPorts) {
     ASSERT_TRUE(around->claim({80}));
     EXPECT_TRUE(old->successors({80, 443}).empty());
     next->wait_for({443});
+    EXPECT_TRUE(old->successors({443}).empty()) << "it has asked nobody yet";
+    EXPECT_FALSE(next->claim({443}));
     const auto waiting = old->successors({80, 443});
     ASSERT_EQ(waiting.size(), 1U);
     EXPECT_EQ(waiting[0].id, next->id());
@@ -241,6 +243,16 @@ TEST_F(Agents, OneThatStopsSeesWhoWaitsForItsPorts) {
     ASSERT_TRUE(old->claim({}));
     ASSERT_TRUE(next->claim({443}));
     EXPECT_EQ(old->successors({443}).size(), 1U) << "it waits no more, and has it";
+}
+
+TEST_F(Agents, WhoeverHasOneOfItsPortsSeesWhoWaits) {
+    const auto one = announce("run"), other = announce("run"), next = announce("run");
+    ASSERT_TRUE(one->claim({80}));
+    ASSERT_TRUE(other->claim({443}));
+    next->wait_for({80, 443});
+    EXPECT_FALSE(next->claim({80, 443}));
+    EXPECT_EQ(one->successors({80}).size(), 1U);
+    EXPECT_EQ(other->successors({443}).size(), 1U);
 }
 
 TEST_F(Agents, WhatIsWaitedForIsToldAlsoWhileItIsClaimed) {
@@ -262,6 +274,9 @@ TEST_F(Agents, TransparentProxyingThatIsLentIsFreeAndKnown) {
     EXPECT_EQ(std::ranges::count_if(*peers, &Peer::lends), 1);
     EXPECT_TRUE(next->claim_transparent(true));
     EXPECT_FALSE(old->claim_transparent(true)) << "somebody has taken it over";
+    const auto now = find_peers();
+    ASSERT_TRUE(now);
+    EXPECT_EQ(std::ranges::count_if(*now, &Peer::lends), 0) << "who asks for it again lends no more";
 }
 
 TEST_F(Agents, EveryPortFitsIntoAnAnswer) {

@@ -208,14 +208,36 @@ TEST_F(SupervisorTest, ASecondSignalEndsItAtOnce) {
     const auto status = run(stop_us);
     EXPECT_LT(Clock::now() - before, 10s);
     EXPECT_EQ(status.value_or(-1), 128 + SIGKILL);
-    EXPECT_EQ(world.journal, (Events{"start", "tell 101 USR1", "kill 101"}));
+    EXPECT_EQ(world.journal, (Events{"start", "tell 101 USR1", "tell 101 TERM", "kill 101"}));
 }
 
-TEST_F(SupervisorTest, AServerThatDoesNotStopIsKilled) {
+TEST_F(SupervisorTest, AServerThatDoesNotStopIsEndedThenKilled) {
     options.stop_timeout = 30ms;
     server.on_tell = [](Generation, int) {};
     EXPECT_EQ(run(stop_us).value_or(-1), 128 + SIGKILL);
-    EXPECT_EQ(world.journal, (Events{"start", "tell 101 USR1", "kill 101"}));
+    EXPECT_EQ(world.journal, (Events{"start", "tell 101 USR1", "tell 101 TERM", "kill 101"}));
+}
+
+TEST_F(SupervisorTest, TheServersOwnGracefulStopIsTheAgents) {
+    EXPECT_EQ(run([] {
+                  raise_to_us(SIGUSR1);
+                  raise_to_us(SIGUSR1);
+              }).value_or(-1),
+              0);
+    EXPECT_EQ(world.journal, (Events{"start", "tell 101 USR1"}));
+}
+
+TEST_F(SupervisorTest, PortsThatAreNotNamedAreTold) {
+    options.protocol.ports = {443};
+    run([this] {
+        EXPECT_EQ(supervisor->status()["server"]["not_covered"], "80");
+        stop_us();
+    });
+    options.protocol.ports = {80};
+    run([this] {
+        EXPECT_EQ(supervisor->status()["server"]["not_covered"], "");
+        stop_us();
+    });
 }
 
 TEST_F(SupervisorTest, AServerThatDiesEndsItWithTheServersStatus) {
