@@ -26,8 +26,8 @@ Result<std::set<LocalPrefix>> read_local_routes(Netlink& netlink);
 
 Addresses combine(const Links& links, const HeldAddresses& held, const std::set<LocalPrefix>& routes);
 
-// For a NetlinkListener: of messages about routes lets only those of type RTN_LOCAL through, so that a router that
-// learns a million routes does not wake us once for each. A notification is one message; classic BPF
+// For a NetlinkListener: of messages about routes lets only those of type RTN_LOCAL through, so that a router
+// that learns a million routes does not wake us once for each. A notification is one message; classic BPF
 // counts from its nlmsghdr.
 std::vector<sock_filter> local_route_filter();
 

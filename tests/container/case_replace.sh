@@ -4,6 +4,7 @@
 case_replace() {
     replace_one_by_another
     replace_transparent
+    replace_one_that_ends
     replace_by_what_cannot_start
     replace_behind_exec
 }
@@ -85,6 +86,21 @@ replace_transparent() {
     cp tests/container/haproxy.cfg "$work/cfg/haproxy.cfg"
 }
 
+# The old one ends by itself while the new one waits for it: that has its ports all the same. The engine asked here
+# stops the old one before it is asked about it.
+replace_one_that_ends() {
+    start "$scene-ends" "${documented[@]}" --
+    cat >"$work/engine" <<ENGINE
+#!/bin/sh
+[ "\$1 \$2" != "exec $scene-ends" ] || podman stop --time 30 "$scene-ends" >/dev/null
+exec podman "\$@"
+ENGINE
+    chmod +x "$work/engine"
+    ENGINE=$work/engine replace_with "$scene-ends" "$scene-after" >"$work/replace" 2>&1 || fail "the replacement failed: $(cat "$work/replace")"
+    serves "$scene-after" || fail "it is said to be done, and the new one does not serve"
+    podman rm --force "$scene-ends" "$scene-after" >/dev/null 2>&1
+}
+
 # A configuration that is wrong, a capability that is missing, a name that is taken: the old one is not even told.
 # One that ends after it has got the ports: the old one is started again.
 replace_by_what_cannot_start() {
@@ -104,6 +120,12 @@ replace_by_what_cannot_start() {
     until_so "the old one serves again" serves "$scene-o"
     [[ $(in_client curl -s "http://$server4/") == hello ]] || fail "the old one does not answer"
     podman rm --force "$scene-o" "$scene-late" >/dev/null 2>&1
+    # The same with an engine that starts it again and again.
+    start "$scene-p" "${documented[@]}" --
+    PATIENCE=10 expect_status 1 replace_with "$scene-p" "$scene-again" --cap-drop=SETUID --restart=always
+    expect_output 'serves again'
+    until_so "the old one serves again" serves "$scene-p"
+    podman rm --force "$scene-p" "$scene-again" >/dev/null 2>&1
 }
 
 # Where the two are told by something else, a gate on the host stands around both.
