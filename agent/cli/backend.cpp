@@ -46,6 +46,12 @@ Result<std::unique_ptr<Gate>> make_gate(Loop& loop, const GateOptions& options, 
     if (bpf || options.mode == Mode::bpf || bpf.error().exit == Exit::busy)
         return bpf;
     auto iptables = by_iptables(loop, options, owner_id, divert);
+    if (!iptables &&
+        iptables.error().exit == Exit::busy) // such as the xtables lock: later it may be possible
+        return failure(
+            Exit::busy,
+            fmt::format("BPF is not possible: {}; {}", bpf.error().message, iptables.error().message),
+            iptables.error().code);
     if (!iptables)
         return failure(Exit::impossible, fmt::format("neither mode is possible here: bpf: {}; iptables: {}",
                                                      bpf.error().message, iptables.error().message));

@@ -65,10 +65,13 @@ Result<Extensions> try_extensions(const Tool& tool, std::uint64_t owner, const r
         return std::unexpected(r.error());
     if (!r) {
         r = trial.apply({});
-        for (const auto one : tried)
-            if (r)
-                if (const auto alone = trial.apply({one}); !alone)
-                    found.missing[one] = alone.error().message;
+        for (const auto one : tried) {
+            const auto alone = r ? trial.apply({one}) : Result<void>{};
+            if (!alone && alone.error().exit == Exit::busy)
+                r = alone; // says nothing about the extension
+            else if (!alone)
+                found.missing[one] = alone.error().message;
+        }
     }
     Result<void> removed;
     for (const char* table : {rules::mangle, rules::nat})

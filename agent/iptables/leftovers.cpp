@@ -16,8 +16,10 @@ Result<std::vector<std::string>> sweep_rules() {
     for (const Variant& variant : installed_variants()) {
         for (const Tool& tool : variant.tools) {
             const auto saved = tool.saved();
-            if (!saved) // this kernel does not have this variant
+            if (!saved) {
+                result = std::unexpected(saved.error());
                 continue;
+            }
             for (const std::uint64_t owner : rules::owners(*saved)) {
                 if (is_alive(owner))
                     continue;

@@ -11,6 +11,7 @@
 #include <cstring>
 #include <fmt/format.h>
 #include <fstream>
+#include <unistd.h>
 
 namespace syngate {
 namespace {
@@ -23,9 +24,13 @@ std::string on_one_line(std::string text) {
     return text;
 }
 
-// Asking the legacy variant for a table's rules makes the table, and may load its module.
+// Asking the legacy variant for a table's rules makes the table, and may load its module. Who may not read the
+// names, as another user than root, cannot say that it is not there.
 bool has_legacy_table(bool ipv6, const std::string& table) {
-    std::ifstream names(ipv6 ? "/proc/net/ip6_tables_names" : "/proc/net/ip_tables_names");
+    const char* path = ipv6 ? "/proc/net/ip6_tables_names" : "/proc/net/ip_tables_names";
+    std::ifstream names(path);
+    if (!names)
+        return ::access(path, F_OK) == 0;
     for (std::string name; std::getline(names, name);)
         if (name == table)
             return true;

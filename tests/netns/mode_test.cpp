@@ -4,8 +4,10 @@
 #include "netns/robust_agent.hpp"
 #include "netns/sandbox.hpp"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <gtest/gtest.h>
+#include <sys/file.h>
 
 namespace syngate::live {
 
@@ -67,6 +69,28 @@ TEST(ModeAuto, ReloadsByIptablesWhereBpfIsDenied) {
         EXPECT_EQ(agent.stop(), (ExitStatus{0, 0}));
         EXPECT_EQ(all_rules(), before);
     }
+}
+
+// Later it may be possible: 3 would tell a service manager not to try again.
+TEST(ModeAuto, ABusyLockIsNoReasonToGiveUpForGood) {
+    make_legacy_tables();
+    const Fd lock(::open("/run/xtables.lock", O_RDONLY | O_CREAT | O_CLOEXEC, 0600));
+    ASSERT_EQ(::flock(lock.get(), LOCK_EX | LOCK_NB), 0);
+    const auto refused =
+        run(robust::syngate({"exec", "--ports", "81", "--", "true"}),
+            {.extra_env = {{"SYNGATE_NO_FEATURE", "bpf,iptables_nft"}}}, std::chrono::minutes(1));
+    EXPECT_EQ(refused.status, (ExitStatus{4, 0})) << refused.err;
+    EXPECT_TRUE(refused.err.contains("xtables lock")) << refused.err;
+}
+
+TEST(ModeAuto, WhoMayNotReadTheRulesDoesNotSayThatNothingIsLeft) {
+    make_legacy_tables();
+    constexpr auto dropped = "-net_admin,-net_raw,-sys_admin,-bpf";
+    const auto cleanup =
+        run({"setpriv", "--inh-caps", dropped, "--bounding-set", dropped, built("syngate"), "cleanup"});
+    EXPECT_EQ(cleanup.status, (ExitStatus{1, 0})) << cleanup.out << cleanup.err;
+    EXPECT_FALSE(cleanup.out.contains("nothing was left")) << cleanup.out;
+    EXPECT_TRUE(cleanup.err.contains("cannot read the rules")) << cleanup.err;
 }
 
 TEST(ModeAuto, ProbeSaysWhichAndWhy) {
