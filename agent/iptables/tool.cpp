@@ -24,8 +24,8 @@ std::string on_one_line(std::string text) {
     return text;
 }
 
-// Asking the legacy variant for a table's rules makes the table, and may load its module. Who may not read the
-// names, as another user than root, cannot say that it is not there.
+// Asking the legacy variant for a table's rules makes the table, and may load its module. Who may not read
+// the names, as another user than root, cannot say that it is not there.
 bool has_legacy_table(bool ipv6, const std::string& table) {
     const char* path = ipv6 ? "/proc/net/ip6_tables_names" : "/proc/net/ip_tables_names";
     std::ifstream names(path);
