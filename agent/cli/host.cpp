@@ -37,13 +37,6 @@ void block_signals() {
     sigprocmask(SIG_BLOCK, &set, nullptr);
 }
 
-// A signal that waits to be handled.
-bool told_to_stop() {
-    sigset_t pending;
-    sigpending(&pending);
-    return sigismember(&pending, SIGTERM) == 1 || sigismember(&pending, SIGINT) == 1;
-}
-
 // The control socket is made and removed where another user is at home, who keeps even root out without
 // CAP_DAC_OVERRIDE.
 bool is_others_directory(std::filesystem::path directory) {
@@ -79,6 +72,7 @@ Result<std::unique_ptr<Host>> Host::make(const Options& options, const ServerTra
     block_signals();
     std::unique_ptr<Host> host(new Host);
     host->verb_ = options.verb;
+    host->stop_signal_ = server.stop_signal;
     const auto here = network_namespace();
     if (!here)
         return std::unexpected(here.error());
@@ -176,11 +170,20 @@ Result<std::unique_ptr<Steering>> Host::make_steering(const Options& options, bo
     return make_bpf_steering({.pins = gate_->status().pins, .owner_id = registry_->id()});
 }
 
+// By a signal that waits to be handled.
+bool Host::told_to_stop() const {
+    sigset_t pending;
+    sigpending(&pending);
+    return sigismember(&pending, SIGTERM) == 1 || sigismember(&pending, SIGINT) == 1 ||
+           (stop_signal_ != 0 && sigismember(&pending, stop_signal_) == 1);
+}
+
 // False: not any longer.
 bool Host::wait_to_claim(Time deadline) {
     if (Clock::now() >= deadline || told_to_stop())
         return false;
-    loop_->run_until(told_to_stop, std::min(deadline, Clock::now() + claim_again_after), claim_again_after);
+    loop_->run_until([this] { return told_to_stop(); }, std::min(deadline, Clock::now() + claim_again_after),
+                     claim_again_after);
     return true;
 }
 
@@ -188,7 +191,7 @@ bool Host::wait_to_claim(Time deadline) {
 Result<void> Host::rehearse(const Options& options, const ServerTraits& server) {
     if (const auto gate = make_gate(*loop_, options.gate, registry_->id()); !gate)
         return std::unexpected(gate.error());
-    return server.check ? server.check(*loop_, *sockets_, told_to_stop) : Result<void>{};
+    return server.check ? server.check(*loop_, *sockets_, [this] { return told_to_stop(); }) : Result<void>{};
 }
 
 // An agent that stops gives its ports up when its server listens no more, which may be long before it ends.
@@ -244,6 +247,9 @@ Result<void> Host::make_steerer(const Options& options) {
 // Pids, as their own PID namespaces number them.
 nlohmann::json Host::awaited_by() const {
     nlohmann::json pids = nlohmann::json::array();
+    // While the gate is closed nobody is asked, who may be busy.
+    if (registry_->claimed().empty() || gate_->status().closed)
+        return pids;
     for (const Peer& peer : registry_->successors(registry_->claimed()))
         pids.push_back(peer.pid);
     return pids;

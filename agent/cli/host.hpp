@@ -27,6 +27,7 @@ struct ServerTraits {
     bool transparent = false; // what --transparent auto goes by
     bool withhold = false;    // it has no use for what capabilities are there for the agent alone
     bool uses_bpf = false;    // but for CAP_BPF
+    int stop_signal = 0; // its own graceful stop, which is the agent's as well; 0: SIGTERM and SIGINT alone
     // What can be told of it without starting it. Asked before the agent waits for another one's ports: that
     // one stops when somebody waits.
     std::function<Result<void>(Loop&, Sockets&, const std::function<bool()>& cancelled)> check;
@@ -73,9 +74,11 @@ private:
     Result<void> claim(const Options& options, const ServerTraits& server);
     Result<void> rehearse(const Options& options, const ServerTraits& server);
     bool wait_to_claim(Time deadline);
+    [[nodiscard]] bool told_to_stop() const;
     [[nodiscard]] nlohmann::json awaited_by() const;
 
     std::string verb_;
+    int stop_signal_ = 0;
     std::string control_path_;
     std::vector<std::uint64_t> successors_; // ids of those who waited when it was asked for
     std::function<void(const nlohmann::json&, Reply)> handler_;

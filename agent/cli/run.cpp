@@ -120,6 +120,7 @@ Result<int> command_run(const Options& options) {
         options, {.transparent = recipe->transparent,
                   .withhold = known_kind,
                   .uses_bpf = recipe->uses_bpf,
+                  .stop_signal = recipe->graceful ? recipe->release_signal : 0,
                   .check = [&](Loop& loop, Sockets& sockets, const std::function<bool()>& cancelled) {
                       return check_early(loop, sockets, *recipe, *backing, cancelled);
                   }});

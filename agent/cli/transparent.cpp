@@ -82,17 +82,16 @@ Result<void> Transparent::claim_and_set_up() {
     routing_ = std::move(*routing);
     if (!lenders->empty()) {
         lenders_ = std::move(*lenders);
-        shared_ = taken_over;
         lenders_own_ = std::move(*left);
         until_lenders_end_.enable(true);
     }
     return {};
 }
 
-// One that stops leaves everything to us: it cannot tell what of it we need.
+// They left everything to us: they cannot tell what of it we need.
 void Transparent::clear_up_after_lenders() {
     until_lenders_end_.enable(false);
-    shared_ = {};
+    lenders_.clear();
     if (const auto removed = remove_own_routing(std::exchange(lenders_own_, {})); !removed)
         spdlog::error("{}", removed.error().message);
 }
@@ -144,21 +143,48 @@ void Transparent::lend() {
         return;
     registry_->lend_transparent();
     lent_ = true;
+    until_lenders_end_.enable(false); // what is there may be a successor's by now
 }
 
-// Of two that share, the one that goes last removes everything: each says first that it goes, and then looks
-// for the other. What stays is taken from routing_, which removes the rest.
 Transparent::~Transparent() {
+    end();
+}
+
+// Of agents that share, the one that goes last removes everything, and does so while the claim is its own.
+// Each says first that it needs nothing any more, and then looks for the others.
+void Transparent::end() {
     if (!routing_)
         return;
-    if (lent_ && !registry_->claim_transparent(true)) {
-        routing_->leave();
+    until_lenders_end_.enable(false);
+    if (!lent_ && lenders_.empty()) {
+        routing_.reset();
         return;
     }
-    (void)registry_->claim_transparent(false);
-    if (!lenders_.empty() && !somebody_lends())
-        clear_up_after_lenders();
-    routing_->leave(shared_);
+    if (!lent_)
+        registry_->lend_transparent();
+    for (;;) {
+        if (!registry_->claim_transparent(true))
+            break; // who has it removes what is left
+        if (!somebody_lends()) {
+            clear_up_as_the_last();
+            break;
+        }
+        // From here on the one that lends would find it free; it may have gone in between.
+        (void)registry_->claim_transparent(false);
+        if (somebody_lends())
+            break;
+    }
+    if (routing_)
+        routing_->leave();
+    routing_.reset();
+}
+
+void Transparent::clear_up_as_the_last() {
+    routing_.reset();
+    const auto left = find_own_routing();
+    const auto removed = left ? remove_own_routing(*left) : std::unexpected(left.error());
+    if (!removed)
+        spdlog::error("{}", removed.error().message);
 }
 
 std::optional<DivertOptions> Transparent::divert() const {
@@ -170,8 +196,7 @@ std::optional<DivertOptions> Transparent::divert() const {
 
 Result<void> Transparent::give_up(Registry& registry, const Error& why) {
     off_because_ = why.message;
-    routing_->leave(shared_);
-    routing_.reset();
+    end();
     (void)registry.claim_transparent(false);
     if (options_.wish == Wish::on || !options_.intercepts.empty())
         return failure(why.exit, off_because_ + "; --transparent off does without", why.code);

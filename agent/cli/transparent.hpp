@@ -44,6 +44,8 @@ public:
 private:
     Result<void> claim_and_set_up();
     void clear_up_after_lenders();
+    void clear_up_as_the_last();
+    void end();
 
     TransparentOptions options_;
     std::string off_because_; // off
@@ -51,7 +53,6 @@ private:
     Registry* registry_ = nullptr; // outlives this
     bool lent_ = false;
     std::vector<std::uint64_t> lenders_; // ids of those that stop, and need theirs until then
-    OwnRouting shared_;                  // theirs and ours
     OwnRouting lenders_own_;             // with other options than ours
     Source until_lenders_end_;
 };

@@ -201,11 +201,6 @@ void PolicyRouting::leave() {
     routes_.clear();
 }
 
-void PolicyRouting::leave(const OwnRouting& needed) {
-    std::erase_if(rules_, [&](const Rule& rule) { return contains(needed.rules, rule); });
-    std::erase_if(routes_, [&](const Route& route) { return contains(needed.routes, route); });
-}
-
 PolicyRouting::~PolicyRouting() {
     for (const Rule& rule : rules_)
         if (const auto r = remove(netlink_, rule); !r)

@@ -60,9 +60,8 @@ public:
     static Result<std::unique_ptr<PolicyRouting>> set_up(const RouteOptions& options,
                                                          const OwnRouting& taken_over = {});
     ~PolicyRouting();
-    // Other agents need it, or this of it: that is not removed in the end.
+    // Another agent needs it, or removes it: nothing is removed in the end.
     void leave();
-    void leave(const OwnRouting& needed);
     PolicyRouting(const PolicyRouting&) = delete;
     PolicyRouting& operator=(const PolicyRouting&) = delete;
 

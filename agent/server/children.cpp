@@ -27,6 +27,7 @@ namespace {
 constexpr std::size_t output_kept = 8192;
 // After SIGKILL only a process in an uninterruptible system call (a dead NFS server) stays.
 constexpr Duration kill_grace = std::chrono::seconds(2);
+constexpr Duration look_for_cancel_every = std::chrono::milliseconds(100); // a signal that nobody handles yet
 
 enum class Input { ours, none };
 
@@ -297,7 +298,8 @@ Result<Finished> Children::run(const Argv& argv, Time deadline, const SpawnOptio
     }
     reader = std::move(*source);
 
-    impl_->loop.run_until([&] { return status(*pid).has_value() || (cancelled && cancelled()); }, deadline);
+    impl_->loop.run_until([&] { return status(*pid).has_value() || (cancelled && cancelled()); }, deadline,
+                          cancelled ? look_for_cancel_every : Duration(std::chrono::hours(1)));
     const bool ended = status(*pid).has_value();
     if (!ended)
         impl_->kill_late(*pid, options);

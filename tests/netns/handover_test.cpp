@@ -127,8 +127,16 @@ TEST_P(Handover, WhoCannotServeDoesNotWait) {
         Argv argv = robust::running({"--ports", "8080", "--wait-for-ports", "60s"}, each.server);
         argv.insert(argv.begin() + 1, each.options.begin(), each.options.end());
         Process next(robust::syngate(argv), {.extra_env = each.extra_env});
-        EXPECT_EQ(next.wait(20s), (ExitStatus{each.exit, 0})) << each.why << next.err();
-        EXPECT_FALSE(is_awaited(old)) << each.why;
+        bool awaited = false;
+        EXPECT_TRUE(wait_until(
+            [&] {
+                awaited |= is_awaited(old);
+                return !next.runs();
+            },
+            20s))
+            << each.why;
+        EXPECT_EQ(next.wait(0s), (ExitStatus{each.exit, 0})) << each.why << next.err();
+        EXPECT_FALSE(awaited) << each.why;
     }
 }
 
