@@ -126,6 +126,9 @@ Result<std::unique_ptr<Host>> Host::make(const Options& options, const ServerTra
     if (divert && !host->by_bpf())
         if (const auto r = host->divert_by_iptables(*divert, options.gate.lease); !r)
             return std::unexpected(r.error());
+    if (const std::string why = host->gate_->status().no_divert_because; !why.empty())
+        if (const auto r = host->transparent_->give_up(*host->registry_, {Exit::impossible, why, 0}); !r)
+            return std::unexpected(r.error());
     if (const auto r = host->make_steerer(options); !r)
         return std::unexpected(r.error());
     host->transparent_->report_obstacles(host->gate_->status());

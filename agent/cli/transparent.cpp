@@ -119,7 +119,7 @@ Result<std::unique_ptr<Transparent>> Transparent::make(Loop& loop, const Transpa
         return std::unexpected(timer.error());
     transparent->until_lenders_end_ = std::move(*timer);
     transparent->until_lenders_end_.enable(false);
-    const bool asked_for = options.wish == Wish::on || !options.intercepts.empty();
+    const bool asked_for = transparent->is_asked_for();
     auto routing = transparent->claim_and_set_up();
     while (!routing && routing.error().code == EADDRINUSE && again(asked_for))
         routing = transparent->claim_and_set_up();
@@ -187,18 +187,25 @@ void Transparent::clear_up_as_the_last() {
         spdlog::error("{}", removed.error().message);
 }
 
+// Not only by the server's configuration.
+bool Transparent::is_asked_for() const {
+    return options_.wish == Wish::on || !options_.intercepts.empty();
+}
+
 std::optional<DivertOptions> Transparent::divert() const {
     if (!routing_)
         return {};
-    return DivertOptions{
-        .mark = options_.route.mark, .mask = options_.route.mask, .intercepts = options_.intercepts};
+    return DivertOptions{.mark = options_.route.mark,
+                         .mask = options_.route.mask,
+                         .intercepts = options_.intercepts,
+                         .needed = is_asked_for()};
 }
 
 Result<void> Transparent::give_up(Registry& registry, const Error& why) {
     off_because_ = why.message;
     end();
     (void)registry.claim_transparent(false);
-    if (options_.wish == Wish::on || !options_.intercepts.empty())
+    if (is_asked_for())
         return failure(why.exit, off_because_ + "; --transparent off does without", why.code);
     spdlog::warn("the server's configuration asks for transparent connections, but: {}", off_because_);
     return {};

@@ -34,14 +34,14 @@ public:
     void lend();
     // For the programs; empty: off.
     [[nodiscard]] std::optional<DivertOptions> divert() const;
-    // The gate is not kept by BPF, and iptables cannot divert. An error where it was asked for, else a
-    // warning.
+    // Who keeps the gate cannot divert. An error where it was asked for, else a warning.
     Result<void> give_up(Registry& registry, const Error& why);
     // To be called once the programs or rules are in place: says what is in the way, once for each thing.
     void report_obstacles(const GateStatus& gate) const;
     [[nodiscard]] nlohmann::json status(const GateStatus& gate) const;
 
 private:
+    [[nodiscard]] bool is_asked_for() const;
     Result<void> claim_and_set_up();
     void clear_up_after_lenders();
     void clear_up_as_the_last();

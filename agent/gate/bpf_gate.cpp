@@ -142,6 +142,7 @@ public:
         }
         s.pins = pins_.path();
         s.no_pins_because = no_pins_because_;
+        s.no_divert_because = no_divert_because_;
         s.park_memory = maps_->park_memory();
         s.local_addresses = attachments_->local_addresses();
         return s;
@@ -166,9 +167,12 @@ private:
         maps_ = std::move(*maps);
         if (options_.divert) {
             auto divert = DivertProgram::load(*options_.divert, *maps_);
-            if (!divert)
+            if (divert)
+                divert_ = std::move(*divert);
+            else if (options_.divert->needed)
                 return std::unexpected(divert.error());
-            divert_ = std::move(*divert);
+            else
+                no_divert_because_ = divert.error().message;
         }
         attachments_ = std::make_unique<Attachments>(*maps_, replayer_.get(), divert_.get(), options_.hook);
         return {};
@@ -259,6 +263,7 @@ private:
     std::unique_ptr<AddressWatch> watch_;
     PinDirectory pins_;
     std::string no_pins_because_;
+    std::string no_divert_because_;
     Source late_, unmap_;
     PortSet ports_;
     std::uint32_t staged_ = 0;

@@ -24,7 +24,8 @@ struct BpfGateOptions {
     std::optional<DivertOptions> divert; // none: no transparent proxying
 };
 
-// Loads, attaches to every endpoint, pins. On an error nothing is left attached or pinned.
+// Loads, attaches to every endpoint, pins. On an error nothing is left attached or pinned. Without a divert
+// program that is not needed the gate is there, and its status says why.
 Result<std::unique_ptr<Gate>> make_bpf_gate(Loop& loop, const BpfGateOptions& options);
 
 } // namespace syngate

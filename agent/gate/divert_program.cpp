@@ -4,6 +4,7 @@
 #include "base/bpf_maps.hpp"
 #include "base/libbpf_messages.hpp"
 #include "probe/capabilities.hpp"
+#include "probe/switches.hpp"
 
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
@@ -21,13 +22,16 @@ Result<std::unique_ptr<DivertProgram>> DivertProgram::load(const DivertOptions& 
                                                            const GateMaps& gate) {
     const LibbpfMessages messages;
     const auto failed = [&](const char* what, int code) {
-        const bool absent = code == EINVAL || code == EPERM || code == ENOENT;
-        return failure(absent ? Exit::impossible : Exit::failed,
+        return failure(Exit::impossible,
                        fmt::format("cannot {}: {}; it needs Linux 5.9, CAP_BPF and CAP_NET_ADMIN; "
                                    "--transparent off does without; {}",
                                    what, std::strerror(code), messages.text()),
                        code);
     };
+    for (const std::string_view name : {feature::divert, feature::sk_lookup})
+        if (switched_off(name) && (name == feature::divert || !options.intercepts.empty()))
+            return failure(Exit::impossible,
+                           fmt::format("{} is {}; --transparent off does without", name, off_text));
     ::divert* skeleton = divert__open();
     if (!skeleton)
         return failed("open the divert program's BPF object", errno);

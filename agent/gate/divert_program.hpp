@@ -22,6 +22,7 @@ struct DivertOptions {
     std::uint32_t mark = 0; // skb->mark becomes (skb->mark & ~mask) | mark
     std::uint32_t mask = 0;
     std::vector<Intercept> intercepts;
+    bool needed = true; // false: a gate without it is better than none, or one of another mode
 };
 
 class DivertProgram {

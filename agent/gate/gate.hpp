@@ -45,6 +45,7 @@ struct GateStatus {
     std::vector<std::pair<std::string, std::uint64_t>> verdicts; // packets by reason, in the reasons' order
     std::string pins;                                            // directory, or empty
     std::string no_pins_because;
+    std::string no_divert_because; // it was asked for, and is not possible by the gate's mode
     // Of transparent proxying, packets by reason; empty without.
     std::vector<std::pair<std::string, std::uint64_t>> divert_verdicts;
     std::size_t park_memory = 0; // bytes

@@ -2,6 +2,7 @@
 #include "probe/features.hpp"
 
 #include "base/fd.hpp"
+#include "probe/capabilities.hpp"
 #include "probe/scratch_child.hpp"
 #include "probe/switches.hpp"
 #include "steer/steer_maps.hpp"
@@ -13,6 +14,7 @@
 #include <cerrno>
 #include <climits>
 #include <cstdio>
+#include <divert.skel.h>
 #include <fcntl.h>
 #include <filesystem>
 #include <fmt/format.h>
@@ -228,6 +230,17 @@ Feature probe_sk_lookup() {
                                         : said.error().message)};
 }
 
+// With maps of its own, and nothing to intercept: that needs sk_lookup.
+Feature probe_divert() {
+    const std::unique_ptr<::divert, decltype(&divert__destroy)> skeleton(divert__open(), divert__destroy);
+    if (!skeleton)
+        return outcome(feature::divert, "opening the divert object", errno);
+    const auto capabilities = effective_capabilities();
+    skeleton->rodata->may_look = capabilities && capabilities->verifier_trusts();
+    ::bpf_program__set_autoload(skeleton->progs.syngate_offer, false);
+    return outcome(feature::divert, "loading the divert program", -divert__load(skeleton.get()));
+}
+
 Feature probe_bpffs(const std::string& wanted) {
     std::filesystem::path path = wanted;
     struct statfs status {};
@@ -296,6 +309,7 @@ Features probe_features(const std::string& bpffs_path) {
         feature::xdp_link, "attaching by a generic XDP link to a scratch namespace's lo", xdp, attach_xdp));
     result.push_back(probe_live_frames());
     result.push_back(probe_sk_lookup());
+    result.push_back(probe_divert());
     result.push_back(probe_bpffs(bpffs_path));
     result.push_back(probe_sock_diag());
     for (Feature& one : result)

@@ -30,7 +30,8 @@ inline constexpr std::string_view xdp_link = "xdp_link";       // generic XDP by
 inline constexpr std::string_view live_frames = "live_frames"; // frames put into the stack (replay)
 inline constexpr std::string_view bpffs = "bpffs";             // where maps are pinned
 inline constexpr std::string_view sock_diag = "sock_diag";
-inline constexpr std::string_view sk_lookup = "sk_lookup"; // steering to chosen sockets (flip)
+inline constexpr std::string_view sk_lookup = "sk_lookup"; // steering to chosen sockets (flip, intercept)
+inline constexpr std::string_view divert = "divert";       // the program of transparent proxying
 // What mode iptables can make use of.
 inline constexpr std::string_view iptables_nft = "iptables_nft"; // the programs, and the kernel's part
 inline constexpr std::string_view iptables_legacy = "iptables_legacy";
@@ -45,11 +46,10 @@ inline constexpr std::string_view xt_mark = "xt_mark";
 inline constexpr std::string_view xt_tproxy = "xt_TPROXY";
 inline constexpr std::string_view xt_redirect = "xt_REDIRECT"; // and DNAT, with conntrack
 inline constexpr std::string_view all[] = {
-    bpf,         mmap_array,   ringbuf,   lpm_trie,     sched_cls,
-    xdp,         tcx,          tc,        xdp_link,     live_frames,
-    bpffs,       sock_diag,    sk_lookup, iptables_nft, iptables_legacy,
-    ip6tables,   xt_multiport, xt_recent, xt_time,      nfqueue,
-    xt_addrtype, xt_socket,    xt_mark,   xt_tproxy,    xt_redirect};
+    bpf,          mmap_array,      ringbuf,     lpm_trie,     sched_cls,  xdp,       tcx,
+    tc,           xdp_link,        live_frames, bpffs,        sock_diag,  sk_lookup, divert,
+    iptables_nft, iptables_legacy, ip6tables,   xt_multiport, xt_recent,  xt_time,   nfqueue,
+    xt_addrtype,  xt_socket,       xt_mark,     xt_tproxy,    xt_redirect};
 } // namespace feature
 
 // Leaves nothing behind and changes nothing: what must be attached is attached in a network namespace

@@ -248,6 +248,37 @@ TEST_F(TransparentRouting, WhatIsInTheWayIsSaid) {
     EXPECT_EQ(network_state(), before);
 }
 
+// As on a kernel that does not take the program.
+TEST_F(TransparentRouting, AutoKeepsTheGateOfBpfWhereItCannotDivert) {
+    const std::vector<std::pair<std::string, std::string>> off{{"SYNGATE_NO_FEATURE", "divert"}};
+    {
+        StoppedAgent agent({.server = server(), .extra_env = off});
+        const auto status = agent.status();
+        EXPECT_EQ(status["gate"]["mode"], "bpf");
+        EXPECT_EQ(status["transparent"]["on"], false);
+        const auto why = status["transparent"].value("because", "");
+        EXPECT_NE(why.find("divert is switched off"), why.npos) << why;
+        EXPECT_NE(agent.log().find("asks for transparent connections, but: divert is"), std::string::npos)
+            << agent.log();
+        EXPECT_EQ(network_state(), before);
+        EXPECT_EQ(agent.ask("reload")["exit"], 0);
+    }
+    const auto refused = robust::cli(run_verb({"--mode", "bpf", "--transparent", "on"}), {.extra_env = off});
+    EXPECT_EQ(refused.status, (ExitStatus{3, 0})) << refused.err;
+    EXPECT_NE(refused.err.find("divert is switched off"), refused.err.npos) << refused.err;
+    const auto intercepting = robust::cli(run_verb({"--mode", "bpf", "--intercept", "80=8888"}),
+                                          {.extra_env = {{"SYNGATE_NO_FEATURE", "sk_lookup"}}});
+    EXPECT_EQ(intercepting.status, (ExitStatus{3, 0})) << intercepting.err;
+    EXPECT_NE(intercepting.err.find("sk_lookup is switched off"), intercepting.err.npos) << intercepting.err;
+    EXPECT_EQ(network_state(), before);
+    {
+        StoppedAgent agent({.server = server(), .options = {"--transparent", "on"}, .extra_env = off});
+        EXPECT_EQ(agent.status()["gate"]["mode"], "iptables") << "which can do both";
+        EXPECT_EQ(http_get(scene.hosts.client, proxy_v4), ClientHost::client_v4);
+    }
+    EXPECT_EQ(network_state(), before);
+}
+
 TEST_F(TransparentRouting, AutoLeavesAConfigurationWithoutItAlone) {
     StoppedAgent agent({.server = haproxy_argv(write_file("plain.cfg", haproxy_config({.ports = {8080}})))});
     EXPECT_EQ(agent.status()["transparent"]["on"], false);

@@ -19,7 +19,7 @@ using namespace std::chrono_literals;
 constexpr std::string_view bpf_features[] = {feature::bpf,         feature::mmap_array, feature::ringbuf,
                                              feature::lpm_trie,    feature::sched_cls,  feature::xdp,
                                              feature::tcx,         feature::tc,         feature::xdp_link,
-                                             feature::live_frames, feature::sk_lookup};
+                                             feature::live_frames, feature::sk_lookup,  feature::divert};
 
 void drop(std::initializer_list<unsigned> capabilities) {
     capng_get_caps_process();
