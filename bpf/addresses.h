@@ -29,17 +29,25 @@ struct {
 	__type(value, struct syngate_intercept);
 } intercepts SEC(".maps");
 
-/* address: 16 bytes, IPv4 as ::ffff:a.b.c.d. */
-static __always_inline bool is_own_address(const __u8 *address)
+/* enum syngate_local, or 0: of nobody here. address: 16 bytes, IPv4 as ::ffff:a.b.c.d. */
+static __always_inline __u32 where_local(const __u8 *address)
 {
 	struct syngate_prefix key = {.prefix_len = 128};
+	const __u32 *where;
 
 	__builtin_memcpy(key.address, address, sizeof(key.address));
-	return bpf_map_lookup_elem(&local_addresses, &key) != NULL;
+	where = bpf_map_lookup_elem(&local_addresses, &key);
+	return where ? *where : 0;
+}
+
+/* Local whatever interface a packet for it comes by. */
+static __always_inline bool is_own_address(const __u8 *address)
+{
+	return where_local(address) == SYNGATE_LOCAL_HERE;
 }
 
 /* The rule for connections to this address and port (host byte order), longest prefix first, or 0. The
- * caller knows that the address is none of this host's. */
+ * caller knows that the address is none of this host's, nor of one of its VRFs. */
 static __always_inline const struct syngate_intercept *intercept_of(const __u8 *address, __u16 port)
 {
 	struct syngate_intercept_key key = {.prefix_len = 16 + 128, .port = port};

@@ -6,23 +6,18 @@
  */
 #include "addresses.h"
 #include "count.h"
+#include "icmp_error.h"
 #include "packet.h"
 #include "parse.h"
 #include <bpf/bpf_core_read.h>
 
 #define TC_NEXT (-1) /* TCX_NEXT and TC_ACT_UNSPEC: the next program decides */
 #define PACKET_OTHERHOST 3
-#define VLAN_ID 0x0fff
 #define CURRENT_NETNS (-1L)
 #define SK_PASS 1
 
 #define AF_INET 2
 #define AF_INET6 10
-
-enum { NEXT_ICMP = 1, NEXT_ICMPV6 = 58 };
-enum { ICMP_UNREACHABLE = 3, ICMP_TIME_EXCEEDED = 11, ICMP_PARAMETER_PROBLEM = 12 };
-#define ICMPV6_INFORMATIONAL 128 /* types below are errors */
-#define ICMP_HEADER 8            /* bytes, before the packet that an error is about */
 
 #define BPF_SK_LOOKUP_F_NO_REUSEPORT 2
 
@@ -114,23 +109,29 @@ static __always_inline int unparsed(int reason)
 	}
 }
 
-/* The socket for a packet from syn's source to its destination, but to this port. */
-static __always_inline struct bpf_sock *lookup(struct __sk_buff *skb, const struct syn *syn, __be16 port)
+/* The socket for a packet like syn, but from this source to this port. */
+static __always_inline struct bpf_sock *lookup_from(struct __sk_buff *skb, const struct syn *syn,
+						    const __u8 *source, __be16 port)
 {
 	struct bpf_sock_tuple tuple = {};
 
 	if (syn->ipv6) {
-		__builtin_memcpy(tuple.ipv6.saddr, syn->source, 16);
+		__builtin_memcpy(tuple.ipv6.saddr, source, 16);
 		__builtin_memcpy(tuple.ipv6.daddr, syn->destination, 16);
 		tuple.ipv6.sport = syn->source_port;
 		tuple.ipv6.dport = port;
 		return bpf_skc_lookup_tcp(skb, &tuple, sizeof(tuple.ipv6), CURRENT_NETNS, 0);
 	}
-	__builtin_memcpy(&tuple.ipv4.saddr, syn->source + 12, 4);
+	__builtin_memcpy(&tuple.ipv4.saddr, source + 12, 4);
 	__builtin_memcpy(&tuple.ipv4.daddr, syn->destination + 12, 4);
 	tuple.ipv4.sport = syn->source_port;
 	tuple.ipv4.dport = port;
 	return bpf_skc_lookup_tcp(skb, &tuple, sizeof(tuple.ipv4), CURRENT_NETNS, 0);
+}
+
+static __always_inline struct bpf_sock *lookup(struct __sk_buff *skb, const struct syn *syn, __be16 port)
+{
+	return lookup_from(skb, syn, syn->source, port);
 }
 
 /* Whether the packet answers a SYN cookie of this listener: then no other trace of the connection is here. */
@@ -149,12 +150,40 @@ static __always_inline bool answers_cookie(const struct packet *pkt, struct bpf_
 	       bpf_tcp_check_syncookie(listener, &ip, sizeof(ip), tcp, sizeof(*tcp)) == 0;
 }
 
-/* Makes the listener the one that the stack's look-up of this SYN finds. */
+/*
+ * Whether the stack's look-up finds a transparent listener on this port for the SYN: a filter that a killed
+ * agent has left goes on, but syngate_offer is gone, and the SYN would be refused here. The source is one
+ * that no connection has (SYNGATE_LOOKUP_IPV4): a TIME_WAIT socket does not stand in the way.
+ */
+static __always_inline bool stack_finds_listener(struct __sk_buff *skb, const struct syn *syn, __u16 port)
+{
+	__u8 nobody[16] = {};
+	struct bpf_sock *found;
+	bool listens;
+
+	if (syn->ipv6)
+		nobody[0] = 0xff;
+	else
+		map_ipv4(nobody, bpf_htonl(SYNGATE_LOOKUP_IPV4));
+	found = lookup_from(skb, syn, nobody, syn->destination_port);
+	if (!found)
+		return false;
+	listens = found->state == STATE_LISTEN && found->src_port == port &&
+		  is_transparent(found, STATE_LISTEN);
+	bpf_sk_release(found);
+	return listens;
+}
+
+/* Makes the listener the one that the stack's look-up of this SYN finds. For a rule to the port that clients
+ * connect to nothing is to be done. */
 static __always_inline bool offer(struct bpf_sock *listener, const struct syn *syn, __u16 port)
 {
 	struct syngate_listener_key key = {.port = port, .family = syn->ipv6 ? AF_INET6 : AF_INET};
-	struct bpf_sock *present = bpf_map_lookup_elem(&intercept_listeners, &key);
+	struct bpf_sock *present;
 
+	if (syn->destination_port == bpf_htons(port))
+		return true;
+	present = bpf_map_lookup_elem(&intercept_listeners, &key);
 	if (present) {
 		bool same = may_look && present == listener;
 
@@ -182,73 +211,24 @@ static __noinline int intercept(struct __sk_buff *skb, const struct syn *syn, __
 		return SYNGATE_DIVERT_no_socket;
 
 	__u16 port = rule->listen_port;
+	/* Of a VRF. Whether the packet belongs to that one is not asked: none is intercepted. */
+	if (where_local(syn->destination))
+		return SYNGATE_DIVERT_local;
+
+	/* On another port than that one if it is flipped. */
 	struct bpf_sock *listener = lookup(skb, syn, bpf_htons(port));
 	if (!listener)
 		return reason;
 
-	if (listener->state == STATE_LISTEN && listener->src_port == port &&
-	    is_transparent(listener, STATE_LISTEN)) {
-		if (is_syn && offer(listener, syn, port))
-			reason = SYNGATE_DIVERT_intercepted;
-		else if (!is_syn && answers_cookie(pkt, listener, syn, ip_off, tcp))
-			reason = SYNGATE_DIVERT_intercepted_cookie;
-	}
+	__u16 at = listener->src_port;
+	bool taken = false;
+
+	if (listener->state == STATE_LISTEN && is_transparent(listener, STATE_LISTEN))
+		taken = is_syn ? offer(listener, syn, port) : answers_cookie(pkt, listener, syn, ip_off, tcp);
 	bpf_sk_release(listener);
-	return reason;
-}
-
-/*
- * An ICMP error is addressed to whom the packet that it is about came from: path MTU discovery of a
- * transparent connection depends on it. Fills in the four-tuple as packets of that connection have it; false:
- * none, or not about TCP.
- */
-static __always_inline bool parse_error_v4(const struct packet *pkt, __u32 off, struct syn *syn)
-{
-	struct iphdr outer, inner;
-	__be16 ports[2];
-	__u8 type;
-
-	if (!packet_load(pkt, off, &outer, sizeof(outer)) || outer.version != 4 || outer.ihl < 5 ||
-	    outer.protocol != NEXT_ICMP || (outer.frag_off & bpf_htons(0x3fff)))
-		return false;
-	off += outer.ihl * 4;
-	if (!packet_load(pkt, off, &type, sizeof(type)) ||
-	    (type != ICMP_UNREACHABLE && type != ICMP_TIME_EXCEEDED && type != ICMP_PARAMETER_PROBLEM))
-		return false;
-	off += ICMP_HEADER;
-	if (!packet_load(pkt, off, &inner, sizeof(inner)) || inner.ihl < 5 || inner.protocol != NEXT_TCP ||
-	    !packet_load(pkt, off + inner.ihl * 4, ports, sizeof(ports)))
-		return false;
-	syn->ipv6 = false;
-	map_ipv4(syn->source, inner.daddr);
-	map_ipv4(syn->destination, inner.saddr);
-	syn->source_port = ports[1];
-	syn->destination_port = ports[0];
-	return true;
-}
-
-static __always_inline bool parse_error_v6(const struct packet *pkt, __u32 off, struct syn *syn)
-{
-	struct ipv6hdr outer, inner;
-	__be16 ports[2];
-	__u8 type;
-
-	if (!packet_load(pkt, off, &outer, sizeof(outer)) || outer.version != 6 ||
-	    outer.nexthdr != NEXT_ICMPV6)
-		return false;
-	off += sizeof(outer);
-	if (!packet_load(pkt, off, &type, sizeof(type)) || type >= ICMPV6_INFORMATIONAL)
-		return false;
-	off += ICMP_HEADER;
-	if (!packet_load(pkt, off, &inner, sizeof(inner)) || inner.nexthdr != NEXT_TCP ||
-	    !packet_load(pkt, off + sizeof(inner), ports, sizeof(ports)))
-		return false;
-	syn->ipv6 = true;
-	__builtin_memcpy(syn->source, &inner.daddr, 16);
-	__builtin_memcpy(syn->destination, &inner.saddr, 16);
-	syn->source_port = ports[1];
-	syn->destination_port = ports[0];
-	return true;
+	if (!taken || (syn->destination_port != bpf_htons(port) && !stack_finds_listener(skb, syn, at)))
+		return reason;
+	return is_syn ? SYNGATE_DIVERT_intercepted : SYNGATE_DIVERT_intercepted_cookie;
 }
 
 static __noinline int decide_error(struct __sk_buff *skb, __be16 protocol, __u32 ip_off)
@@ -284,7 +264,7 @@ static __always_inline int decide(struct packet *pkt)
 
 	if (skb->pkt_type == PACKET_OTHERHOST)
 		return SYNGATE_DIVERT_other_host;
-	if (skb->vlan_present && (skb->vlan_tci & VLAN_ID))
+	if (has_vlan_device(skb))
 		return SYNGATE_DIVERT_vlan;
 	reason = parse_link(pkt, &cur);
 	if (reason != PARSED)
@@ -324,7 +304,9 @@ static __always_inline int decide(struct packet *pkt)
 	if (state == STATE_TIME_WAIT && reason == SYNGATE_DIVERT_diverted && tcp.syn && !tcp.ack) {
 		int found = intercept(skb, &syn, ip_off, &tcp);
 
-		return found == SYNGATE_DIVERT_no_socket ? SYNGATE_DIVERT_diverted : found;
+		return found == SYNGATE_DIVERT_no_socket || found == SYNGATE_DIVERT_local
+			       ? SYNGATE_DIVERT_diverted
+			       : found;
 	}
 	return reason;
 }
@@ -387,7 +369,9 @@ int syngate_offer(struct bpf_sk_lookup *ctx)
 		return SK_PASS;
 	local_address(ctx, address);
 	rule = intercept_of(destination, ctx->local_port);
-	if (!rule || is_own_address(destination))
+	/* To its own port a rule needs no help; who looks for the listener of another rule there gets whom
+	 * the kernel, and a steering program, would choose now. */
+	if (!rule || rule->listen_port == ctx->local_port || where_local(destination))
 		return SK_PASS;
 
 	struct syngate_listener_key key = {.port = rule->listen_port, .family = ctx->family};

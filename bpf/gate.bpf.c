@@ -12,6 +12,7 @@
 #define TC_NEXT (-1) /* TCX_NEXT and TC_ACT_UNSPEC: the next program decides */
 #define TC_DROP 2    /* TCX_DROP and TC_ACT_SHOT */
 #define PACKET_OTHERHOST 3
+#define LOOPBACK 1 /* LOOPBACK_IFINDEX in the kernel's net.h */
 
 #define AF_INET 2
 #define AF_INET6 10
@@ -50,6 +51,15 @@ struct {
 	__type(key, __u32);
 	__type(value, struct syngate_interface);
 } interfaces SEC(".maps");
+
+/* A value says nothing. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 4096);
+	__type(key, struct syngate_staged_listener);
+	__type(value, __u32);
+} staged_listeners SEC(".maps");
 
 /* max_entries, the park memory in bytes, is set by the agent before loading. */
 struct {
@@ -160,18 +170,40 @@ static __always_inline int park(const struct packet *pkt, const struct syngate_g
 	return SYNGATE_REASON_parked;
 }
 
-/* A connection to a foreign address that ends at a listener here: its SYN counts as one to that
- * listener's port, which replaces the number. */
-static __always_inline bool is_intercepted(const struct syn *syn, __u16 *number)
+/* Whether a transparent listener on this port would have got the SYN before the gate was closed. */
+static __always_inline bool was_listened_for(const struct syn *syn, __u32 port, __u32 generation)
+{
+	struct syngate_staged_listener key = {.generation = generation, .port = port};
+
+	__builtin_memcpy(key.address, syn->destination, sizeof(key.address));
+	if (bpf_map_lookup_elem(&staged_listeners, &key))
+		return true;
+	__builtin_memset(key.address, 0, sizeof(key.address));
+	if (!syn->ipv6)
+		key.address[10] = key.address[11] = 0xff;
+	return bpf_map_lookup_elem(&staged_listeners, &key) != NULL;
+}
+
+/*
+ * A connection to a foreign address that ends at a listener here: its SYN counts as one to that listener's
+ * port, which replaces the number. What divert.bpf.c would let pass is none: neither is it held or dropped.
+ */
+static __always_inline bool is_intercepted(const struct packet *pkt, const struct syn *syn, __u32 generation,
+					   __u16 *number)
 {
 	const struct syngate_intercept *rule;
+	__u16 port;
 
-	if (!intercepting || is_own_address(syn->destination))
+	if (!intercepting || pkt->ifindex == LOOPBACK || syn->fragment || syn->tagged ||
+	    where_local(syn->destination))
 		return false;
 	rule = intercept_of(syn->destination, *number);
 	if (!rule)
 		return false;
-	*number = rule->listen_port;
+	port = rule->listen_port;
+	if (!was_listened_for(syn, port, generation))
+		return false;
+	*number = port;
 	return true;
 }
 
@@ -191,9 +223,11 @@ static __always_inline int decide(const struct packet *pkt, const struct syngate
 	int reason = parse_syn(pkt, &syn);
 	if (reason != PARSED)
 		return reason;
+	if (!pkt->is_xdp)
+		syn.tagged |= has_vlan_device(pkt->ctx);
 
 	__u16 number = bpf_ntohs(syn.destination_port);
-	bool intercepted = is_intercepted(&syn, &number);
+	bool intercepted = is_intercepted(pkt, &syn, g->generation, &number);
 	struct syngate_port *port = bpf_map_lookup_elem(&ports, &number);
 	if (!port || port->generation != g->generation)
 		return SYNGATE_REASON_not_gated;

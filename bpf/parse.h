@@ -44,12 +44,21 @@ struct cursor {
 struct syn {
 	bool ipv6;
 	bool fragment;        /* the first of several */
+	bool tagged;          /* a VLAN's: for the program on its own device, if there is one */
 	__u8 source[16];      /* network byte order */
 	__u8 destination[16]; /* network byte order */
 	__be16 source_port;
 	__be16 destination_port;
 	__u16 ip_len; /* bytes, IP header included */
 };
+
+#define VLAN_ID 0x0fff
+
+/* The tag that the device took out names a VLAN; 0 is a mere priority. */
+static __always_inline bool has_vlan_device(const struct __sk_buff *skb)
+{
+	return skb->vlan_present && (skb->vlan_tci & VLAN_ID);
+}
 
 struct vlan_tag {
 	__be16 tci;
@@ -226,6 +235,7 @@ static __always_inline int parse_syn(const struct packet *pkt, struct syn *syn)
 	struct cursor cur = {};
 	int reason = parse_link(pkt, &cur);
 
+	syn->tagged = pkt->ethernet && cur.off != ETH_HEADER;
 	if (reason == PARSED)
 		reason = parse_ip(pkt, &cur, syn);
 	if (reason == PARSED)

@@ -11,7 +11,7 @@ namespace syngate {
 namespace {
 
 Result<std::unique_ptr<Gate>> by_bpf(Loop& loop, const GateOptions& options, std::uint64_t owner_id,
-                                     const std::optional<DivertOptions>& divert) {
+                                     Sockets& sockets, const std::optional<DivertOptions>& divert) {
     BpfGateOptions gate;
     gate.hook = options.hook;
     gate.policy = options.policy;
@@ -20,17 +20,19 @@ Result<std::unique_ptr<Gate>> by_bpf(Loop& loop, const GateOptions& options, std
     gate.pin_base = options.bpffs;
     gate.owner_id = owner_id;
     gate.divert = divert;
+    gate.sockets = &sockets;
     return make_bpf_gate(loop, gate);
 }
 
 Result<std::unique_ptr<Gate>> by_iptables(Loop& loop, const GateOptions& options, std::uint64_t owner_id,
-                                          const std::optional<DivertOptions>& divert) {
+                                          Sockets& sockets, const std::optional<DivertOptions>& divert) {
     IptablesGateOptions gate;
     gate.policy = options.policy;
     gate.lease = options.lease;
     gate.park_memory = options.park_memory;
     gate.max_window = options.max_window;
     gate.owner_id = owner_id;
+    gate.sockets = &sockets;
     if (divert)
         gate.intercepts = divert->intercepts;
     return make_iptables_gate(loop, gate);
@@ -39,13 +41,13 @@ Result<std::unique_ptr<Gate>> by_iptables(Loop& loop, const GateOptions& options
 } // namespace
 
 Result<std::unique_ptr<Gate>> make_gate(Loop& loop, const GateOptions& options, std::uint64_t owner_id,
-                                        const std::optional<DivertOptions>& divert) {
+                                        Sockets& sockets, const std::optional<DivertOptions>& divert) {
     if (options.mode == Mode::iptables)
-        return by_iptables(loop, options, owner_id, divert);
-    auto bpf = by_bpf(loop, options, owner_id, divert);
+        return by_iptables(loop, options, owner_id, sockets, divert);
+    auto bpf = by_bpf(loop, options, owner_id, sockets, divert);
     if (bpf || options.mode == Mode::bpf || bpf.error().exit == Exit::busy)
         return bpf;
-    auto iptables = by_iptables(loop, options, owner_id, divert);
+    auto iptables = by_iptables(loop, options, owner_id, sockets, divert);
     if (!iptables &&
         iptables.error().exit == Exit::busy) // such as the xtables lock: later it may be possible
         return failure(

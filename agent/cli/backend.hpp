@@ -5,6 +5,7 @@
 #include "event/loop.hpp"
 #include "gate/divert_program.hpp"
 #include "gate/gate.hpp"
+#include "net/sock_diag.hpp"
 
 #include <cstdint>
 #include <memory>
@@ -17,6 +18,6 @@ namespace syngate {
 // divert: transparent proxying, which the gate of mode bpf does beside it; that of mode iptables only gates
 // what is intercepted. Where it is not needed, mode bpf does without rather than not at all.
 Result<std::unique_ptr<Gate>> make_gate(Loop& loop, const GateOptions& options, std::uint64_t owner_id,
-                                        const std::optional<DivertOptions>& divert = {});
+                                        Sockets& sockets, const std::optional<DivertOptions>& divert = {});
 
 } // namespace syngate

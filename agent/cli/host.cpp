@@ -119,7 +119,7 @@ Result<std::unique_ptr<Host>> Host::make(const Options& options, const ServerTra
     host->transparent_ = std::move(*transparent);
 
     const auto divert = host->transparent_->divert();
-    auto gate = make_gate(*host->loop_, options.gate, host->registry_->id(), divert);
+    auto gate = make_gate(*host->loop_, options.gate, host->registry_->id(), *host->sockets_, divert);
     if (!gate)
         return std::unexpected(gate.error());
     host->gate_ = std::move(*gate);
@@ -192,7 +192,7 @@ bool Host::wait_to_claim(Time deadline) {
 
 // What would fail once the ports are ours is to fail while the other agent still serves.
 Result<void> Host::rehearse(const Options& options, const ServerTraits& server) {
-    if (const auto gate = make_gate(*loop_, options.gate, registry_->id()); !gate)
+    if (const auto gate = make_gate(*loop_, options.gate, registry_->id(), *sockets_); !gate)
         return std::unexpected(gate.error());
     return server.check ? server.check(*loop_, *sockets_, [this] { return told_to_stop(); }) : Result<void>{};
 }

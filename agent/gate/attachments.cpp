@@ -149,7 +149,7 @@ Result<void> Attachments::follow(const Addresses& addresses, bool keep_going) {
         spdlog::error("{}: its SYNs are not gated", attached.error().message);
     }
     if (result || keep_going) {
-        const auto r = maps_.set_local(addresses.local, addresses.local_first);
+        const auto r = maps_.set_local(addresses.local, addresses.local_in_vrf, addresses.local_first);
         if (!r && result)
             result = r;
     }

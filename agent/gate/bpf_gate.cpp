@@ -63,7 +63,14 @@ public:
         if (policy == Policy::hold)
             if (const auto r = maps_->map_parked(); !r)
                 return r;
-        const auto generation = maps_->stage(ports, policy);
+        std::set<ListenAddress> transparent;
+        if (const auto* rules = intercepts(); rules && !rules->empty()) {
+            const auto all = options_.sockets->listeners();
+            if (!all)
+                return std::unexpected(all.error());
+            transparent = intercepting_listeners(*all, *rules);
+        }
+        const auto generation = maps_->stage(ports, policy, transparent);
         if (!generation)
             return std::unexpected(generation.error());
         if (!closed_)
@@ -159,8 +166,8 @@ private:
                             .park_memory = options_.park_memory,
                             .can_hold = replayer_ != nullptr,
                             .for_xdp = options_.hook == Hook::xdp};
-        if (options_.divert)
-            plan.intercepts = options_.divert->intercepts;
+        if (const auto* rules = intercepts())
+            plan.intercepts = *rules;
         auto maps = GateMaps::load(plan);
         if (!maps)
             return std::unexpected(maps.error());
@@ -176,6 +183,10 @@ private:
         }
         attachments_ = std::make_unique<Attachments>(*maps_, replayer_.get(), divert_.get(), options_.hook);
         return {};
+    }
+
+    [[nodiscard]] const std::vector<Intercept>* intercepts() const {
+        return options_.divert ? &options_.divert->intercepts : nullptr;
     }
 
     void pin() {

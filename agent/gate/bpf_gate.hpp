@@ -22,6 +22,7 @@ struct BpfGateOptions {
     std::string pin_base;
     std::uint64_t owner_id = 0;
     std::optional<DivertOptions> divert; // none: no transparent proxying
+    Sockets* sockets = nullptr;          // who listens for what is intercepted; outlives the gate
 };
 
 // Loads, attaches to every endpoint, pins. On an error nothing is left attached or pinned. Without a divert

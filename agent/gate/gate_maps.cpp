@@ -148,7 +148,46 @@ int GateMaps::xdp_program() const {
     return bpf_program__fd(skeleton_->progs.syngate_xdp);
 }
 
-Result<std::uint32_t> GateMaps::stage(const PortSet& ports, Policy policy) {
+// Those of the window before stay until the new ones are there, and do not count then.
+Result<void> GateMaps::stage_listeners(const std::set<ListenAddress>& listeners, std::uint32_t generation) {
+    const int fd = bpf_map__fd(skeleton_->maps.staged_listeners);
+    const auto key_of = [](const ListenAddress& at, std::uint32_t of) {
+        syngate_staged_listener key{};
+        key.generation = of;
+        key.port = at.port;
+        if (at.ipv6) {
+            std::ranges::copy(at.address, key.address);
+        } else {
+            key.address[10] = key.address[11] = 0xff;
+            std::copy_n(at.address.begin(), 4, key.address + 12);
+        }
+        return key;
+    };
+    const std::uint32_t present = 1;
+    const auto remove = [&](const std::set<ListenAddress>& all, std::uint32_t of) {
+        for (const ListenAddress& at : all) {
+            const auto key = key_of(at, of);
+            bpf_map_delete_elem(fd, &key);
+        }
+    };
+    for (const ListenAddress& at : listeners) {
+        const auto key = key_of(at, generation);
+        const int r = bpf_map_update_elem(fd, &key, &present, BPF_ANY);
+        if (r == 0)
+            continue;
+        remove(listeners, generation);
+        return std::unexpected(
+            map_failure(fmt::format("stage the listener {}", to_string(at)), "staged_listeners", -r));
+    }
+    remove(staged_listeners_, generation - 1);
+    staged_listeners_ = listeners;
+    return {};
+}
+
+Result<std::uint32_t> GateMaps::stage(const PortSet& ports, Policy policy,
+                                      const std::set<ListenAddress>& intercepting) {
+    if (const auto r = stage_listeners(intercepting, generation_ + 1); !r)
+        return std::unexpected(r.error());
     const int fd = bpf_map__fd(skeleton_->maps.ports);
     for (const std::uint16_t port : staged_)
         if (!ports.contains(port))
@@ -179,7 +218,8 @@ void GateMaps::open() {
     __atomic_store_n(&word_->closed_until_ns, 0, __ATOMIC_RELEASE);
 }
 
-Result<void> GateMaps::set_local(const std::set<LocalPrefix>& wanted, bool local_first) {
+Result<void> GateMaps::set_local(const std::set<LocalPrefix>& here, const std::set<LocalPrefix>& in_vrf,
+                                 bool local_first) {
     __atomic_store_n(&word_->local_first, local_first ? 1U : 0U, __ATOMIC_RELAXED);
     const int fd = bpf_map__fd(skeleton_->maps.local_addresses);
     const auto key_of = [](const LocalPrefix& prefix) {
@@ -188,20 +228,24 @@ Result<void> GateMaps::set_local(const std::set<LocalPrefix>& wanted, bool local
         std::ranges::copy(prefix.address, key.address);
         return key;
     };
-    const std::uint32_t present = 1;
+    std::map<LocalPrefix, std::uint32_t> wanted;
+    for (const LocalPrefix& prefix : in_vrf)
+        wanted[prefix] = SYNGATE_LOCAL_VRF;
+    for (const LocalPrefix& prefix : here)
+        wanted[prefix] = SYNGATE_LOCAL_HERE;
     Result<void> result;
-    for (const LocalPrefix& prefix : wanted) {
-        if (local_.contains(prefix))
+    for (const auto& [prefix, where] : wanted) {
+        if (const auto present = local_.find(prefix); present != local_.end() && present->second == where)
             continue;
         const syngate_prefix key = key_of(prefix);
-        if (const int r = bpf_map_update_elem(fd, &key, &present, BPF_ANY); r == 0)
-            local_.insert(prefix);
+        if (const int r = bpf_map_update_elem(fd, &key, &where, BPF_ANY); r == 0)
+            local_[prefix] = where;
         else if (result)
             result = std::unexpected(map_failure("add an address", "local_addresses", -r));
     }
-    std::erase_if(local_, [&](const LocalPrefix& prefix) {
-        const syngate_prefix key = key_of(prefix);
-        return !wanted.contains(prefix) && bpf_map_delete_elem(fd, &key) == 0;
+    std::erase_if(local_, [&](const auto& entry) {
+        const syngate_prefix key = key_of(entry.first);
+        return !wanted.contains(entry.first) && bpf_map_delete_elem(fd, &key) == 0;
     });
     return result;
 }
@@ -264,9 +308,9 @@ int GateMaps::ring_fd() const {
 
 Result<void> GateMaps::pin(const std::string& directory) {
     const auto& maps = skeleton_->maps;
-    return pin_maps(
-        {maps.gate, maps.ports, maps.verdicts, maps.interfaces, maps.local_addresses, maps.intercepts},
-        directory);
+    return pin_maps({maps.gate, maps.ports, maps.verdicts, maps.interfaces, maps.local_addresses,
+                     maps.intercepts, maps.staged_listeners},
+                    directory);
 }
 
 } // namespace syngate

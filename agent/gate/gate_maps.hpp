@@ -11,6 +11,7 @@
 #include "net/address_watch.hpp"
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <span>
@@ -42,17 +43,20 @@ public:
     [[nodiscard]] int local_addresses_fd() const;
     [[nodiscard]] int intercepts_fd() const;
 
-    // Writes these ports' entries with the next generation and returns it.
-    Result<std::uint32_t> stage(const PortSet& ports, Policy policy);
+    // Writes these ports' entries with the next generation and returns it. intercepting: who gets what rules
+    // intercept.
+    Result<std::uint32_t> stage(const PortSet& ports, Policy policy,
+                                const std::set<ListenAddress>& intercepting = {});
     // The one atomic step. until and longest: CLOCK_MONOTONIC.
     void close(std::uint32_t generation, Time now, Time until, Time longest);
     void set_lease(Time until);
     void open();
     [[nodiscard]] const syngate_gate& word() const { return *word_; }
 
-    // Makes the local addresses these; local_first: see struct Addresses. What cannot be written is tried
-    // again by the next call; the error is the first one.
-    Result<void> set_local(const std::set<LocalPrefix>& wanted, bool local_first);
+    // Makes the local addresses these; see struct Addresses. What cannot be written is tried again by the
+    // next call; the error is the first one.
+    Result<void> set_local(const std::set<LocalPrefix>& here, const std::set<LocalPrefix>& in_vrf,
+                           bool local_first);
     Result<void> set_interface(std::uint32_t ifindex, const syngate_interface& interface);
     // The entry that was there; another agent may have changed made_qdisc in it.
     std::optional<syngate_interface> remove_interface(std::uint32_t ifindex);
@@ -75,6 +79,7 @@ public:
 private:
     GateMaps();
     Result<void> set_intercepts(const std::vector<Intercept>& intercepts);
+    Result<void> stage_listeners(const std::set<ListenAddress>& listeners, std::uint32_t generation);
     struct Ring;
     ::gate* skeleton_ = nullptr;
     syngate_gate* word_ = nullptr; // mapped from the map `gate`
@@ -82,7 +87,8 @@ private:
     bool can_hold_ = false;
     std::size_t park_memory_ = 0;
     PortSet staged_;
-    std::set<LocalPrefix> local_; // what the map has
+    std::set<ListenAddress> staged_listeners_;   // of generation_
+    std::map<LocalPrefix, std::uint32_t> local_; // what the map has
     std::uint32_t generation_ = 0;
 };
 

@@ -138,6 +138,21 @@ Result<std::vector<Intercept>> parse_intercepts(const std::string& text) {
     return rules;
 }
 
+std::set<ListenAddress> intercepting_listeners(const std::vector<Listener>& listeners,
+                                               const std::vector<Intercept>& rules) {
+    std::set<ListenAddress> found;
+    for (const Listener& listener : listeners) {
+        if (!listener.transparent.value_or(true) ||
+            std::ranges::find(rules, listener.port, &Intercept::listen_port) == rules.end())
+            continue;
+        const ListenAddress at = address_of(listener);
+        found.insert(at);
+        if (at.ipv6 && at.is_any() && !listener.ipv6_only)
+            found.insert({.ipv6 = false, .address = {}, .port = at.port});
+    }
+    return found;
+}
+
 syngate_intercept_key key_of(const Intercept& rule) {
     syngate_intercept_key key{};
     key.prefix_len = 16 + rule.prefix.bits;

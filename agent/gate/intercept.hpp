@@ -4,8 +4,10 @@
 
 #include "base/result.hpp"
 #include "net/address_watch.hpp"
+#include "net/listen_address.hpp"
 
 #include <cstdint>
+#include <set>
 #include <string>
 #include <syngate/abi.h>
 #include <vector>
@@ -28,5 +30,10 @@ Result<Intercept> parse_intercept(const std::string& text);
 Result<std::vector<Intercept>> parse_intercepts(const std::string& text);
 
 syngate_intercept_key key_of(const Intercept& rule);
+
+// Where, of these listeners, transparent ones are on ports that rules lead to. One of both families is on
+// every address of each. Of kernels that do not tell (Linux before 5.10) every listener counts.
+std::set<ListenAddress> intercepting_listeners(const std::vector<Listener>& listeners,
+                                               const std::vector<Intercept>& rules);
 
 } // namespace syngate

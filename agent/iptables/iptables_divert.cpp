@@ -5,7 +5,6 @@
 #include "iptables/rules_transparent.hpp"
 #include "iptables/standing_rules.hpp"
 #include "iptables/standing_tools.hpp"
-#include "net/listen_address.hpp"
 
 #include <algorithm>
 #include <fmt/format.h>
@@ -81,8 +80,8 @@ public:
     }
 
 private:
-    // Rules by their texts for which somebody listens, of IPv4 and of IPv6.
-    using Live = std::array<std::vector<std::string>, 2>;
+    // The ports of rules on which somebody listens, of IPv4 and of IPv6.
+    using Live = std::array<PortSet, 2>;
 
     [[nodiscard]] StandingNeeds needs() const {
         StandingNeeds needs{
@@ -110,19 +109,13 @@ private:
             spdlog::debug("{}", listeners.error().message);
             return live_;
         }
-        for (const Intercept& rule : options_.divert.intercepts)
-            for (const bool ipv6 : {false, true})
-                if (std::ranges::any_of(*listeners, [&](const Listener& l) { return serves(l, rule, ipv6); }))
-                    live[ipv6 ? 1 : 0].push_back(rule.text);
+        for (const bool ipv6 : {false, true}) {
+            const PortSet listened = rules::intercepted_to(*listeners, ipv6);
+            for (const Intercept& rule : options_.divert.intercepts)
+                if (listened.contains(rule.listen_port))
+                    live[ipv6 ? 1 : 0].insert(rule.listen_port);
+        }
         return live;
-    }
-
-    // TPROXY looks for a listener on any address: it asks for one of the interface that the packet came by.
-    static bool serves(const Listener& listener, const Intercept& rule, bool ipv6) {
-        const bool of_family = listener.ipv6 == ipv6 || (listener.ipv6 && !listener.ipv6_only && !ipv6);
-        return listener.port == rule.listen_port && of_family && address_of(listener).is_any() &&
-               listener.device == 0 && // one of another interface would not be found, and the SYN dropped
-               listener.transparent.value_or(true);
     }
 
     Result<void> apply() {
@@ -133,14 +126,9 @@ private:
         std::array<rules::Made, 2> made;
         for (const Tool& tool : rules_->options().tools)
             made[tool.ipv6 ? 1 : 0] = makings(tool);
-        std::array<std::vector<Intercept>, 2> live;
-        for (const std::size_t family : {0, 1})
-            for (const Intercept& rule : options_.divert.intercepts)
-                if (std::ranges::find(live_[family], rule.text) != live_[family].end())
-                    live[family].push_back(rule);
         auto r = rules_->apply(
             [how = options_.divert, owner = options_.owner_id, addrtype = addrtype_, made,
-             live](const Tool& tool, const std::string& lease, bool with_jumps) {
+             live = live_](const Tool& tool, const std::string& lease, bool with_jumps) {
                 const std::size_t family = tool.ipv6 ? 1 : 0;
                 return rules::transparent({.owner = owner,
                                            .ipv6 = tool.ipv6,
@@ -148,7 +136,7 @@ private:
                                            .mask = how.mask,
                                            .addrtype = addrtype,
                                            .made = made[family]},
-                                          live[family], lease, with_jumps);
+                                          how.intercepts, live[family], lease, with_jumps);
             },
             "cannot put up the rules of transparent proxying");
         return r;

@@ -5,6 +5,7 @@
 #include "iptables/lease_switch.hpp"
 #include "iptables/own_rules.hpp"
 #include "iptables/packet_queue.hpp"
+#include "iptables/rules_transparent.hpp"
 #include "iptables/variant.hpp"
 
 #include <algorithm>
@@ -50,7 +51,11 @@ public:
         if (const auto r = remove(usual_lock_wait); !r)
             return std::unexpected(r.error());
         holds_ = policy == Policy::hold && queue_;
+        Result<std::vector<Listener>> listeners;
+        if (!options_.intercepts.empty() && !(listeners = options_.sockets->listeners()))
+            return std::unexpected(listeners.error());
         for (auto& family : families_) {
+            family.gate.intercepted_to = rules::intercepted_to(*listeners, family.tool.ipv6);
             family.gate.made =
                 note_makings(family.tool, options_.owner_id, rules::mangle, rules::hooks_of(family.gate));
             family.gate.hold = holds_;

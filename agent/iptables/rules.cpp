@@ -70,12 +70,15 @@ std::string port_rules(const Gate& gate, const PortSet& ports) {
     return text;
 }
 
-// What is intercepted to a gated port; the others, so that a longer prefix of theirs goes before.
+// What is intercepted to a gated port; the others, so that a longer prefix of theirs goes before. What is not
+// intercepted, because nobody listens, is forwarded.
 std::string intercept_rules(const Gate& gate, const PortSet& ports) {
     std::string text;
     for (const Intercept& rule : by_length(gate.intercepts, gate.ipv6))
         text += fmt::format("-A {} {} -j {}\n", chain(gate.owner, "-f"), match_of(rule, gate.ipv6),
-                            ports.contains(rule.listen_port) ? chain(gate.owner, "-v") : "RETURN");
+                            ports.contains(rule.listen_port) && gate.intercepted_to.contains(rule.listen_port)
+                                ? chain(gate.owner, "-v")
+                                : "RETURN");
     return text;
 }
 

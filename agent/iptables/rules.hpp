@@ -64,7 +64,8 @@ struct Gate {
     bool hold = false;          // NFQUEUE, else DROP
     std::uint16_t queue = 0;
     Made made = {};
-    std::vector<Intercept> intercepts = {}; // those to a gated port are gated as well
+    std::vector<Intercept> intercepts = {}; // those to a gated port are gated as well, if they are to one of
+    PortSet intercepted_to = {};
 };
 
 // All of the gate, open: to be given to iptables-restore --noflush. With LeaseBy::recent, what closes it is

@@ -2,6 +2,7 @@
 #include "iptables/rules_transparent.hpp"
 
 #include "iptables/rules_text.hpp"
+#include "net/listen_address.hpp"
 
 #include <algorithm>
 #include <arpa/inet.h>
@@ -45,15 +46,34 @@ std::string match_of(const Intercept& rule, bool ipv6) {
     return fmt::format("-d {}/{} {}", text, rule.prefix.bits - (ipv6 ? 0 : mapped_bits), match);
 }
 
-std::string transparent(const Transparent& how, const std::vector<Intercept>& live, const std::string& lease,
-                        bool with_jumps) {
+// It asks for one of the interface's address that the packet came by. One that is bound to another interface
+// would not be found, and the SYN dropped.
+PortSet intercepted_to(const std::vector<Listener>& listeners, bool ipv6) {
+    PortSet ports;
+    for (const Listener& listener : listeners) {
+        const bool of_family = listener.ipv6 == ipv6 || (listener.ipv6 && !listener.ipv6_only && !ipv6);
+        if (of_family && address_of(listener).is_any() && listener.device == 0 &&
+            listener.transparent.value_or(true))
+            ports.insert(listener.port);
+    }
+    return ports;
+}
+
+std::string transparent(const Transparent& how, const std::vector<Intercept>& intercepts,
+                        const PortSet& listened, const std::string& lease, bool with_jumps) {
     const std::string divert = text::chain(how.owner, "-d"), intercept = text::chain(how.owner, "-l");
     const char* icmp = how.ipv6 ? "ipv6-icmp" : "icmp";
     std::string lines = text::emptied(divert) + text::emptied(intercept) + notes(how.owner, how.made);
-    for (const Intercept& rule : by_length(live, how.ipv6))
-        lines += fmt::format("-A {} {} -j TPROXY --on-port {} --tproxy-mark {:#x}/{:#x}\n", intercept,
-                             match_of(rule, how.ipv6), rule.listen_port, how.mark, how.mask);
-    if (!live.empty())
+    bool any = false;
+    for (const Intercept& rule : by_length(intercepts, how.ipv6)) {
+        const bool listens = listened.contains(rule.listen_port);
+        any |= listens;
+        lines += fmt::format("-A {} {} -j {}\n", intercept, match_of(rule, how.ipv6),
+                             listens ? fmt::format("TPROXY --on-port {} --tproxy-mark {:#x}/{:#x}",
+                                                   rule.listen_port, how.mark, how.mask)
+                                     : "RETURN");
+    }
+    if (any)
         lines += fmt::format("-A {} {} {} -j {}\n", divert, text::a_syn, lease, intercept);
     for (const char* protocol : {"tcp", icmp})
         lines += fmt::format("-A {} -p {} -m socket --transparent {}\n", divert, protocol, set_mark(how));
@@ -70,7 +90,7 @@ TransparentCounts transparent_counts(std::string_view saved, std::uint64_t owner
     const std::string intercept = fmt::format("-A {} ", text::chain(owner, "-l"));
     text::for_each_line(saved, mangle, [&](std::string_view line, std::string_view counters) {
         const std::uint64_t packets = text::packets_in(counters);
-        if (line.starts_with(intercept))
+        if (line.starts_with(intercept) && line.find(" -j TPROXY ") != line.npos)
             counts.intercepted += packets;
         else if (line.starts_with(divert) && line.find(" -j MARK ") != line.npos)
             (line.find(" -p tcp ") != line.npos ? counts.diverted : counts.diverted_error) += packets;

@@ -12,6 +12,7 @@
 #pragma once
 
 #include "iptables/rules.hpp"
+#include "net/sock_diag.hpp"
 
 namespace syngate::rules {
 
@@ -24,10 +25,13 @@ struct Transparent {
     Made made = {};
 };
 
-// live: rules for which a transparent listener listens; what no such rule is for goes its normal way. lease:
-// a match. with_jumps: for the first time; later the chains alone are replaced.
-std::string transparent(const Transparent& how, const std::vector<Intercept>& live, const std::string& lease,
-                        bool with_jumps);
+// listened: ports on which somebody listens for TPROXY; what a rule leads to another goes its normal way.
+// lease: a match. with_jumps: for the first time; later the chains alone are replaced.
+std::string transparent(const Transparent& how, const std::vector<Intercept>& intercepts,
+                        const PortSet& listened, const std::string& lease, bool with_jumps);
+
+// The ports on which -j TPROXY finds somebody: a transparent listener on every address and interface.
+PortSet intercepted_to(const std::vector<Listener>& listeners, bool ipv6);
 
 // Those of a family, the longest prefix first.
 std::vector<Intercept> by_length(const std::vector<Intercept>& intercepts, bool ipv6);

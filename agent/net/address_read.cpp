@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "net/address_read.hpp"
 
+#include <algorithm>
 #include <arpa/inet.h>
 #include <cerrno>
 #include <cstddef>
@@ -39,19 +40,48 @@ std::optional<LocalPrefix> prefix_of(int family, const nlattr* attribute, unsign
     return prefix;
 }
 
+// Calls visit(type, attribute) for each in IFLA_LINKINFO.
+template <class Visit> void for_each_linkinfo(const nlattr* linkinfo, Visit visit) {
+    if (linkinfo)
+        for_each_attribute(mnl_attr_get_payload(linkinfo), mnl_attr_get_payload_len(linkinfo),
+                           [&](const nlattr& inner) { visit(mnl_attr_get_type(&inner), inner); });
+}
+
+std::uint32_t vrf_table_of(const nlattr* linkinfo) {
+    bool is_vrf = false;
+    std::uint32_t table = 0;
+    for_each_linkinfo(linkinfo, [&](int type, const nlattr& inner) {
+        if (type == IFLA_INFO_KIND)
+            is_vrf = text_of(&inner) == "vrf";
+        if (type == IFLA_INFO_DATA && is_vrf) // its kind comes first, as the kernel writes it
+            for_each_attribute(mnl_attr_get_payload(&inner), mnl_attr_get_payload_len(&inner),
+                               [&](const nlattr& data) {
+                                   if (mnl_attr_get_type(&data) == IFLA_VRF_TABLE)
+                                       table = netlink_value<std::uint32_t>(&data);
+                               });
+    });
+    return table;
+}
+
+bool covers(const LocalPrefix& wide, const LocalPrefix& narrow) {
+    if (wide.bits > narrow.bits)
+        return false;
+    for (std::uint32_t bit = 0; bit < wide.bits; ++bit)
+        if ((wide.address[bit / 8] ^ narrow.address[bit / 8]) & (0x80U >> bit % 8))
+            return false;
+    return true;
+}
+
 // A VRF's member is an endpoint of its own; a member of anything else hands its frames upward before IP
 // sees them.
 bool is_port(const NetlinkAttributes<IFLA_MAX + 1>& attributes) {
     if (!attributes[IFLA_MASTER])
         return false;
-    if (!attributes[IFLA_LINKINFO])
-        return true;
     bool port = true;
-    for_each_attribute(mnl_attr_get_payload(attributes[IFLA_LINKINFO]),
-                       mnl_attr_get_payload_len(attributes[IFLA_LINKINFO]), [&](const nlattr& inner) {
-                           if (mnl_attr_get_type(&inner) == IFLA_INFO_SLAVE_KIND)
-                               port = text_of(&inner) != "vrf";
-                       });
+    for_each_linkinfo(attributes[IFLA_LINKINFO], [&](int type, const nlattr& inner) {
+        if (type == IFLA_INFO_SLAVE_KIND)
+            port = text_of(&inner) != "vrf";
+    });
     return port;
 }
 
@@ -89,6 +119,7 @@ Result<Links> read_links(Netlink& netlink) {
             link.endpoint.ethernet = head->ifi_type == ARPHRD_ETHER || head->ifi_type == ARPHRD_LOOPBACK;
             link.loopback = (head->ifi_flags & IFF_LOOPBACK) != 0;
             link.port = is_port(attributes);
+            link.vrf_table = vrf_table_of(attributes[IFLA_LINKINFO]);
             links[link.endpoint.ifindex] = std::move(link);
         });
     if (!done)
@@ -126,17 +157,27 @@ Result<HeldAddresses> read_addresses(Netlink& netlink) {
     return all;
 }
 
-Result<std::set<LocalPrefix>> read_local_routes(Netlink& netlink) {
+std::set<std::uint32_t> vrf_tables(const Links& links) {
+    std::set<std::uint32_t> tables;
+    for (const auto& [ifindex, link] : links)
+        if (link.vrf_table != 0)
+            tables.insert(link.vrf_table);
+    return tables;
+}
+
+Result<std::set<LocalPrefix>> read_local_routes(Netlink& netlink, const std::set<std::uint32_t>& tables) {
     std::set<LocalPrefix> all;
     for (const auto family : ip_families) {
-        for (const std::uint8_t table : {RT_TABLE_LOCAL, RT_TABLE_MAIN}) {
+        for (const std::uint32_t table : tables) {
             std::set<LocalPrefix> prefixes;
             NetlinkRequest request(RTM_GETROUTE);
-            // With strict checking these three are a filter; an older kernel ignores them.
+            // With strict checking these are a filter; an older kernel ignores them.
             auto& wanted = request.head<rtmsg>();
             wanted.rtm_family = family;
-            wanted.rtm_table = table;
+            wanted.rtm_table = static_cast<unsigned char>(table < 256 ? table : RT_TABLE_UNSPEC);
             wanted.rtm_type = RTN_LOCAL;
+            if (table > 255)
+                request.put_u32(RTA_TABLE, table);
             const auto done = netlink.dump(
                 request, "cannot list the local routes", [&] { prefixes.clear(); },
                 [&](const nlmsghdr& message) {
@@ -159,13 +200,17 @@ Result<std::set<LocalPrefix>> read_local_routes(Netlink& netlink) {
     return all;
 }
 
-Addresses combine(const Links& links, const HeldAddresses& held, const std::set<LocalPrefix>& routes) {
+Addresses combine(const Links& links, const HeldAddresses& held, const std::set<LocalPrefix>& routes,
+                  const std::set<LocalPrefix>& in_vrf) {
     Addresses addresses;
     for (const auto& [ifindex, link] : links)
         if (link.loopback || (held.holders.contains(ifindex) && !link.port))
             addresses.endpoints.emplace(ifindex, link.endpoint);
     addresses.local = routes;
     addresses.local.insert(held.tentative.begin(), held.tentative.end());
+    for (const LocalPrefix& each : in_vrf)
+        if (std::ranges::none_of(addresses.local, [&](const LocalPrefix& l) { return covers(l, each); }))
+            addresses.local_in_vrf.insert(each);
     return addresses;
 }
 

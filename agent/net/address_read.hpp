@@ -10,7 +10,8 @@ namespace syngate {
 struct Link {
     Endpoint endpoint;
     bool loopback = false;
-    bool port = false; // of a bridge, a bond, a team: its frames belong to the upper device
+    bool port = false;           // of a bridge, a bond, a team: its frames belong to the upper device
+    std::uint32_t vrf_table = 0; // of a VRF device
 };
 using Links = std::map<std::uint32_t, Link>; // by ifindex
 
@@ -21,10 +22,13 @@ struct HeldAddresses {
 
 Result<Links> read_links(Netlink& netlink);
 Result<HeldAddresses> read_addresses(Netlink& netlink);
-// Routes of type RTN_LOCAL in the tables local and main, both families.
-Result<std::set<LocalPrefix>> read_local_routes(Netlink& netlink);
+// Routes of type RTN_LOCAL in these tables, both families.
+Result<std::set<LocalPrefix>> read_local_routes(Netlink& netlink, const std::set<std::uint32_t>& tables);
+std::set<std::uint32_t> vrf_tables(const Links& links);
 
-Addresses combine(const Links& links, const HeldAddresses& held, const std::set<LocalPrefix>& routes);
+// in_vrf: those of the VRFs' tables.
+Addresses combine(const Links& links, const HeldAddresses& held, const std::set<LocalPrefix>& routes,
+                  const std::set<LocalPrefix>& in_vrf);
 
 // For a NetlinkListener: of messages about routes lets only those of type RTN_LOCAL through, so that a router
 // that learns a million routes does not wake us once for each. A notification is one message; classic BPF

@@ -30,7 +30,7 @@ struct AddressWatch::Impl {
 
     Links known_links;
     HeldAddresses known_addresses;
-    std::set<LocalPrefix> known_routes;
+    std::set<LocalPrefix> known_routes, known_in_vrf;
     Addresses current;
     Stale stale = Stale::links;
 
@@ -56,16 +56,20 @@ struct AddressWatch::Impl {
             known_addresses = std::move(*addresses);
         }
         if (stale >= Stale::routes) {
-            auto local = read_local_routes(netlink);
+            auto local = read_local_routes(netlink, {RT_TABLE_LOCAL, RT_TABLE_MAIN});
             if (!local)
                 return std::unexpected(local.error());
             known_routes = std::move(*local);
+            auto in_vrf = read_local_routes(netlink, vrf_tables(known_links));
+            if (!in_vrf)
+                return std::unexpected(in_vrf.error());
+            known_in_vrf = std::move(*in_vrf);
         }
         const auto rules = read_rules(netlink);
         if (!rules)
             return std::unexpected(rules.error());
         stale = Stale::nothing;
-        Addresses fresh = combine(known_links, known_addresses, known_routes);
+        Addresses fresh = combine(known_links, known_addresses, known_routes, known_in_vrf);
         fresh.local_first = table_local_is_first(*rules);
         if (fresh == current)
             return false;

@@ -38,6 +38,9 @@ struct Addresses {
     // Routes of type RTN_LOCAL in the tables local and main, and IPv6 addresses that have no such route
     // yet because they are tentative.
     std::set<LocalPrefix> local;
+    // Such routes in the tables of VRFs, if no prefix of `local` covers them: local to what arrives in
+    // theirs.
+    std::set<LocalPrefix> local_in_vrf;
     // The routing policy asks the table local first, whoever sends: what is local depends on the
     // destination alone.
     bool local_first = false;

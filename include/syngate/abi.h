@@ -14,7 +14,7 @@
 #endif
 
 /* Bumped whenever the layout or the meaning of anything in this file changes. */
-#define SYNGATE_ABI_VERSION 2
+#define SYNGATE_ABI_VERSION 3
 
 /*
  * Longest frame that can be parked, link-layer header included, in bytes. Bounded by what
@@ -104,6 +104,12 @@ struct syngate_interface {
 	__u32 made_qdisc; /* 1: the clsact qdisc is ours to remove */
 };
 
+/* Value of the map `local_addresses`. */
+enum syngate_local {
+	SYNGATE_LOCAL_HERE = 1, /* in the tables local or main */
+	SYNGATE_LOCAL_VRF = 2,  /* in the table of a VRF alone */
+};
+
 /* Map `local_addresses` (LPM trie): IPv4 as ::ffff:a.b.c.d, prefix length + 96. */
 struct syngate_prefix {
 	__u32 prefix_len; /* bits, 0 to 128 */
@@ -127,6 +133,17 @@ struct syngate_intercept_key {
 struct syngate_intercept {
 	__u16 listen_port;
 	__u16 reserved;
+};
+
+/*
+ * Map `staged_listeners`: where transparent listeners were, on ports that rules intercept to, when the ports
+ * of this generation were staged. What none of them would have got meets no closed gate: it is forwarded.
+ */
+struct syngate_staged_listener {
+	__u32 generation;
+	__u32 port;       /* host byte order */
+	__u8 address[16]; /* as in struct syngate_prefix; for every address of a family :: or ::ffff:0.0.0.0
+			   */
 };
 
 /* Map `intercept_listeners`: the socket, shown as its cookie, that the latest intercepted SYN went to. */
@@ -276,6 +293,7 @@ SYNGATE_ASSERT(sizeof(struct syngate_prefix) == 20);
 SYNGATE_ASSERT(sizeof(struct syngate_parked) == 24);
 SYNGATE_ASSERT(sizeof(struct syngate_intercept_key) == 24);
 SYNGATE_ASSERT(sizeof(struct syngate_intercept) == 4);
+SYNGATE_ASSERT(sizeof(struct syngate_staged_listener) == 24);
 SYNGATE_ASSERT(sizeof(struct syngate_listener_key) == 4);
 SYNGATE_ASSERT(sizeof(struct syngate_divert_verdicts) == 8 * SYNGATE_DIVERT_COUNT);
 SYNGATE_ASSERT(sizeof(struct syngate_queue) == 24);

@@ -3,6 +3,7 @@
 #include "netns/iptables.hpp"
 #include "netns/proxy_scene.hpp"
 #include "netns/robust_frames.hpp"
+#include "steer/steer_maps.hpp"
 
 #include <arpa/inet.h>
 #include <fmt/format.h>
@@ -117,6 +118,118 @@ TEST_P(Intercepting, WithoutATransparentListenerItIsForwarded) {
     EXPECT_EQ(get({ProxyScene::backend_v4, ProxyScene::backend_port}), ClientHost::client_v4);
     EXPECT_EQ(verdict("intercept_no_listener"), by_bpf() ? 3U : 0U);
     EXPECT_EQ(verdict("intercepted"), 0U);
+}
+
+// The closed gate lets it pass, too, while it holds what has a listener: that one is being replaced.
+TEST_P(Intercepting, WithoutATransparentListenerItPassesAClosedGate) {
+    const robust::Listener ordinary(9998);
+    start({"80=9999", "9000=9998", "81=8888"},
+          {"--ports", "8888,9998,9999", "--policy", "hold", "--lease", "20s"});
+    ASSERT_EQ(agent->ask("close")["exit"], 0);
+    EXPECT_EQ(get(web_v4), ClientHost::client_v4);
+    EXPECT_EQ(get(web_v6), ClientHost::client_v6);
+    EXPECT_EQ(get({ProxyScene::backend_v4, ProxyScene::backend_port}), ClientHost::client_v4);
+    EXPECT_EQ(get({ProxyScene::backend_v6, ProxyScene::backend_port}), ClientHost::client_v6);
+    EXPECT_EQ(robust::knock(scene.hosts.client, {ProxyScene::backend_v4, 81}, 200ms), robust::Reply::silent);
+    EXPECT_EQ(robust::knock(scene.hosts.client, {ProxyScene::backend_v6, 81}, 200ms), robust::Reply::silent);
+    EXPECT_EQ(robust::knock(scene.hosts.client, {ClientHost::server_v4, 9998}, 200ms), robust::Reply::silent);
+    const auto opened = agent->ask("open");
+    EXPECT_EQ(opened["parked"], 3) << opened;
+    EXPECT_EQ(opened["replayed"], 3) << opened;
+}
+
+// It is the longest prefix of a connection, whether somebody listens or not.
+TEST_P(Intercepting, ALongerPrefixWithoutAListenerHidesAShorterOne) {
+    start({"80=8888", "10.88.0.2:80=9999"});
+    EXPECT_EQ(get(web_v4), ClientHost::client_v4);
+    EXPECT_EQ(get(web_v6), by(web_v6, first));
+}
+
+// Of two sockets that share the port that clients connect to, each gets its part.
+TEST_P(Intercepting, ToItsOwnPortItIsSpreadOverTheListeners) {
+    const auto transparent_listener = [] {
+        Fd fd(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+        const int on = 1;
+        ::setsockopt(fd.get(), SOL_SOCKET, SO_REUSEPORT, &on, sizeof on);
+        EXPECT_EQ(::setsockopt(fd.get(), IPPROTO_IP, IP_TRANSPARENT, &on, sizeof on), 0);
+        const sockaddr_in any{.sin_family = AF_INET, .sin_port = htons(7777), .sin_addr = {}, .sin_zero = {}};
+        EXPECT_EQ(::bind(fd.get(), reinterpret_cast<const sockaddr*>(&any), sizeof any), 0);
+        EXPECT_EQ(::listen(fd.get(), 64), 0);
+        return fd;
+    };
+    const Fd one = transparent_listener(), other = transparent_listener();
+    start({"7777=7777"});
+    for (int i = 0; i < 40; ++i)
+        EXPECT_EQ(robust::knock(scene.hosts.client, {ProxyScene::backend_v4, 7777}, 3s),
+                  robust::Reply::connected);
+    for (const Fd* each : {&one, &other}) {
+        pollfd waiting{each->get(), POLLIN, 0};
+        EXPECT_EQ(::poll(&waiting, 1, 3000), 1);
+    }
+}
+
+// Whoever would get a connection to the listener's port gets it.
+TEST_P(Intercepting, ItFollowsAFlip) {
+    if (!by_bpf())
+        return; // a flip is for this host's own addresses there
+    start({"80=8888"});
+    const auto control = agent->status()["agent"]["control"].get<std::string>();
+    ASSERT_TRUE(robust::cli({"flip", "8888=8889", "--control", control}).ok());
+    EXPECT_EQ(get(web_v4), by(web_v4, second));
+    EXPECT_EQ(get(web_v6), by(web_v6, second));
+    ASSERT_TRUE(robust::cli({"flip", "--clear", "--control", control}).ok());
+    EXPECT_EQ(get(web_v4), by(web_v4, first));
+}
+
+TEST_P(Intercepting, AnotherSkLookupProgramOfTheNamespaceIsAskedToo) {
+    if (!by_bpf())
+        return;
+    const auto maps = *SteerMaps::load(7);
+    ListenAddress elsewhere{.ipv6 = false, .address = {}, .port = 4444};
+    ASSERT_TRUE(
+        maps->set_rule(1, elsewhere, {.first_slot = 0, .sockets = 0, .steered = 0, .no_listener = 0}));
+    maps->activate(1);
+    const auto before_ours = maps->attach();
+    ASSERT_TRUE(before_ours) << before_ours.error().message;
+    start({"80=8888"});
+    EXPECT_EQ(get(web_v4), by(web_v4, first));
+    EXPECT_EQ(get(web_v6), by(web_v6, first));
+    EXPECT_EQ(agent->ask("restart")["exit"], 0);
+    EXPECT_EQ(get(web_v4), by(web_v4, first));
+    EXPECT_GT(maps->verdicts().no_rule, 0U);
+}
+
+TEST_P(Intercepting, StatusAndPinsShowTheRules) {
+    start({"80=8888", "10.88.0.0/24:81=8889"});
+    const auto status = agent->status();
+    EXPECT_EQ(status["transparent"]["intercepts"], (nlohmann::json{"80=8888", "10.88.0.0/24:81=8889"}));
+    if (!by_bpf())
+        return;
+    const std::string pins = status["gate"]["pins"];
+    const auto rules = must_run({"bpftool", "map", "dump", "pinned", pins + "/intercepts"});
+    for (const char* text :
+         {"\"port\": 80,", "\"listen_port\": 8888", "\"port\": 81,", "\"listen_port\": 8889"})
+        EXPECT_NE(rules.find(text), rules.npos) << text << rules;
+    ASSERT_EQ(agent->ask("close")["exit"], 0);
+    const auto listeners = must_run({"bpftool", "map", "dump", "pinned", pins + "/staged_listeners"});
+    EXPECT_NE(listeners.find("\"port\": 8888"), listeners.npos) << listeners;
+    EXPECT_EQ(agent->ask("open")["exit"], 0);
+}
+
+// At once, and not refused by a host on which nobody listens: filters of TC outlive the agent.
+TEST_P(Intercepting, OfAKilledAgentIsForwarded) {
+    if (!by_bpf())
+        return; // IptablesIntercept.EndsByItselfAfterSigkillAndIsSwept
+    Argv argv{"run", "--hook", GetParam(), "--intercept", "80=8888", "--"};
+    for (const auto& word : haproxy_argv(ProxyScene::intercepting_config({first, second})))
+        argv.push_back(word);
+    robust::Agent killed(argv);
+    ASSERT_TRUE(wait_until([&] { return get(web_v4) == by(web_v4, first); }));
+    EXPECT_EQ(get(web_v6), by(web_v6, first));
+    killed.kill();
+    EXPECT_EQ(get(web_v4), ClientHost::client_v4);
+    EXPECT_EQ(get(web_v6), ClientHost::client_v6);
+    EXPECT_TRUE(robust::cli({"cleanup"}).ok());
 }
 
 // The server closes first, so the old connection waits in TIME_WAIT at the router.

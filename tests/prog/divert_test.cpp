@@ -116,7 +116,7 @@ protected:
         auto maps = GateMaps::load({.owner_id = 1, .park_memory = 4096, .intercepts = options.intercepts});
         ASSERT_TRUE(maps) << maps.error().message;
         maps_ = std::move(*maps);
-        ASSERT_TRUE(maps_->set_local({one_address(server4.data()), one_address(server6.data())}, true));
+        ASSERT_TRUE(maps_->set_local({one_address(server4.data()), one_address(server6.data())}, {}, true));
         auto program = DivertProgram::load(options, *maps_);
         ASSERT_TRUE(program) << program.error().message;
         program_ = std::move(*program);
@@ -160,6 +160,7 @@ protected:
             << name_of(reason);
         return name_of(reason);
     }
+    [[nodiscard]] GateMaps& maps() const { return *maps_; }
     [[nodiscard]] int program() const { return program_->tc_program(GetParam() == Hook::tc); }
     [[nodiscard]] static Packet link() { return GetParam() == Hook::tc ? Packet().eth() : Packet(); }
     // From the backend to the foreign address.
@@ -324,6 +325,29 @@ TEST_P(Divert, TheRulesPrefixesCount) {
     EXPECT_EQ(verdict(link().ipv4({.dst = "192.0.3.1"}).tcp({.dport = 80})), "no_socket");
     EXPECT_EQ(verdict(to6({.dport = 80})), "intercept_no_listener");
     EXPECT_EQ(verdict(link().ipv6({.dst = "2001:db8:8::1"}).tcp({.dport = 80})), "no_socket");
+}
+
+// Its own addresses are not intercepted, whichever VRF they are in; what a transparent socket has is
+// diverted.
+TEST_P(Divert, AnAddressOfAVrfIsNotIntercepted) {
+    ASSERT_TRUE(maps().set_local({one_address(server4.data()), one_address(server6.data())},
+                                 {one_address(foreign4), one_address(foreign6)}, true));
+    const Fd listener = listening(8080, true);
+    EXPECT_EQ(verdict(to4({.dport = 80})), "local");
+    EXPECT_EQ(verdict(to6({.dport = 80})), "local");
+    EXPECT_EQ(verdict(link().ipv4({.dst = "192.0.2.8"}).tcp({.dport = 80})), "intercepted");
+    EXPECT_EQ(verdict(to4()), "no_socket");
+    const Fd four = connection4(), six = connection6();
+    EXPECT_EQ(verdict(to4()), "diverted");
+    EXPECT_EQ(verdict(to6()), "diverted");
+}
+
+TEST_P(Divert, ARuleToTheSamePortNeedsNoOffer) {
+    load("8080=8080");
+    EXPECT_EQ(verdict(to4({.dport = 8080})), "intercept_no_listener");
+    const Fd listener = listening(8080, true);
+    EXPECT_EQ(verdict(to4({.dport = 8080})), "intercepted");
+    EXPECT_EQ(verdict(to6({.dport = 8080})), "intercepted");
 }
 
 // What a packet costs. Prints, asserts nothing, as cost_test.cpp.

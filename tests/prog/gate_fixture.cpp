@@ -2,8 +2,10 @@
 #include "prog/gate_fixture.hpp"
 
 #include "base/clock.hpp"
+#include "gate/intercept.hpp"
 #include "prog/world.hpp"
 
+#include <algorithm>
 #include <arpa/inet.h>
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
@@ -84,6 +86,7 @@ Result<std::unique_ptr<Gate>> Gate::load(const Options& options) {
         return system_failure("cannot open the gate's object", errno);
     state->skeleton->rodata->can_hold = options.can_hold;
     state->skeleton->rodata->xdp_reads_directly = options.xdp_reads_directly;
+    state->skeleton->rodata->intercepting = options.intercepting;
     bpf_map__set_max_entries(state->skeleton->maps.parked, options.ring_bytes);
     if (const int error = gate::load(state->skeleton))
         return system_failure("cannot load the gate, see the verifier's log above", -error,
@@ -125,8 +128,21 @@ void Gate::set_port(std::uint16_t port, syngate_policy policy, std::uint32_t of_
     put(state_->skeleton->maps.ports, port, syngate_port{.generation = of_generation, .policy = policy});
 }
 
-void Gate::add_local(const std::string& prefix) {
-    put(state_->skeleton->maps.local_addresses, key_of(prefix), std::uint32_t{1});
+void Gate::add_local(const std::string& prefix, syngate_local where) {
+    put(state_->skeleton->maps.local_addresses, key_of(prefix), static_cast<std::uint32_t>(where));
+}
+
+void Gate::add_intercept(const std::string& rule) {
+    const auto parsed = parse_intercept(rule);
+    ASSERT_TRUE(parsed) << parsed.error().message;
+    put(state_->skeleton->maps.intercepts, syngate::key_of(*parsed),
+        syngate_intercept{.listen_port = parsed->listen_port});
+}
+
+void Gate::add_listener(const std::string& address, std::uint16_t port, std::uint32_t of_generation) {
+    syngate_staged_listener key{.generation = of_generation, .port = port};
+    std::ranges::copy(key_of(address + "/0").address, key.address);
+    put(state_->skeleton->maps.staged_listeners, key, std::uint32_t{1});
 }
 
 void Gate::remove_local(const std::string& prefix) {

@@ -50,6 +50,7 @@ struct Options {
     std::uint32_t ring_bytes = 1 << 16;
     bool can_hold = true;
     bool xdp_reads_directly = true;
+    bool intercepting = false;
 };
 
 using Counters = std::array<std::uint64_t, SYNGATE_REASON_COUNT>;
@@ -76,9 +77,14 @@ public:
     void open();
     void set_port(std::uint16_t port, syngate_policy policy, std::uint32_t of_generation = generation);
     // "10.0.0.0/8" or "2001:db8::1/128".
-    void add_local(const std::string& prefix);
+    void add_local(const std::string& prefix, syngate_local where = SYNGATE_LOCAL_HERE);
     void remove_local(const std::string& prefix);
     void set_interface(std::uint32_t ifindex, bool can_replay);
+    // "80=8080" and the like.
+    void add_intercept(const std::string& rule);
+    // "0.0.0.0", "::" or one address.
+    void add_listener(const std::string& address, std::uint16_t port,
+                      std::uint32_t of_generation = generation);
 
     struct Run {
         std::uint32_t code = 0; // what the program returned

@@ -76,5 +76,24 @@ TEST(InterceptKey, CountsThePortBeforeTheAddress) {
     EXPECT_EQ(key_of(*parse_intercept("80=8080")).prefix_len, 16U);
 }
 
+TEST(InterceptRule, ListenersAreTransparentOnesOnItsPort) {
+    const auto rules = *parse_intercepts("80=8080,443=8443");
+    Listener every{.port = 8080, .transparent = true};
+    Listener one = every, ordinary = every, other = every, dual = every;
+    one.address = {192, 0, 2, 7};
+    ordinary.transparent = false;
+    ordinary.address = {192, 0, 2, 8};
+    other.port = 80;
+    dual.ipv6 = true;
+    dual.port = 8443;
+    const auto at = [](const Listener& listener) { return address_of(listener); };
+    Listener dual4 = dual;
+    dual4.ipv6 = false;
+    EXPECT_EQ(intercepting_listeners({every, one, ordinary, other, dual}, rules),
+              (std::set<ListenAddress>{at(every), at(one), at(dual), at(dual4)}));
+    dual.ipv6_only = true;
+    EXPECT_EQ(intercepting_listeners({dual}, rules), std::set<ListenAddress>{at(dual)});
+}
+
 } // namespace
 } // namespace syngate

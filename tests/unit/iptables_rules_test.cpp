@@ -170,7 +170,8 @@ TEST(IptablesRules, WhatIsInterceptedToAGatedPortIsGatedBeforeIt) {
     const Gate gate{.owner = id,
                     .lease_seconds = 3,
                     .intercepts =
-                        *parse_intercepts("80=8888,198.51.100.0/24:80=8889,[2001:db8::]/32:80=8888")};
+                        *parse_intercepts("80=8888,198.51.100.0/24:80=8889,[2001:db8::]/32:80=8888"),
+                    .intercepted_to = {8888, 8889}};
     EXPECT_EQ(rules::hooks_of(gate), (std::set<std::string>{"INPUT", "PREROUTING"}));
     const std::string text = rules::staged(gate, {8888});
     // The longer prefix first, to a port that is not gated; nothing of IPv6's.
@@ -186,6 +187,12 @@ TEST(IptablesRules, WhatIsInterceptedToAGatedPortIsGatedBeforeIt) {
                   "LOCAL -j SYNGATE-0123456789abcdef-c\n"),
         text.npos)
         << text;
+    // Nobody listens: it is forwarded.
+    Gate without = gate;
+    without.intercepted_to = {8889};
+    EXPECT_EQ(count(rules::staged(without, {8888}),
+                    "-A SYNGATE-0123456789abcdef-f -p tcp -m tcp --dport 80 -j RETURN"),
+              1U);
     // Both doors close and open together.
     EXPECT_EQ(count(rules::with_lease(gate), "--rcheck"), 2U);
     EXPECT_EQ(count(rules::closed_between(gate, 1, 5), "--datestop"), 2U);
@@ -194,8 +201,8 @@ TEST(IptablesRules, WhatIsInterceptedToAGatedPortIsGatedBeforeIt) {
 
 TEST(IptablesRules, TransparentConnections) {
     const auto intercepts = *parse_intercepts("80=8888,198.51.100.0/24:80=8889,[2001:db8::]/32:80=8887");
-    const std::string text =
-        rules::transparent({.owner = id, .mark = 0x1000, .mask = 0x3000}, intercepts, "LEASE", true);
+    const std::string text = rules::transparent({.owner = id, .mark = 0x1000, .mask = 0x3000}, intercepts,
+                                                {8887, 8888, 8889}, "LEASE", true);
     EXPECT_EQ(
         text,
         "*mangle\n"
@@ -213,14 +220,38 @@ TEST(IptablesRules, TransparentConnections) {
         "-I PREROUTING ! -i lo -p tcp -m addrtype ! --dst-type LOCAL -j SYNGATE-0123456789abcdef-d\n"
         "-I PREROUTING ! -i lo -p icmp -m addrtype ! --dst-type LOCAL -j SYNGATE-0123456789abcdef-d\n"
         "COMMIT\n");
-    const std::string six = rules::transparent(
-        {.owner = id, .ipv6 = true, .mark = 1, .mask = 1, .addrtype = false}, intercepts, "LEASE", true);
+    const std::string six =
+        rules::transparent({.owner = id, .ipv6 = true, .mark = 1, .mask = 1, .addrtype = false}, intercepts,
+                           {8887}, "LEASE", true);
     EXPECT_NE(six.find("-d 2001:db8::/32 -p tcp -m tcp --dport 80 -j TPROXY --on-port 8887 "), six.npos)
         << six;
     EXPECT_NE(six.find("-I PREROUTING ! -i lo -p ipv6-icmp -j "), six.npos) << six;
     EXPECT_EQ(count(six, "198.51"), 0U);
+    // Nobody listens on 8888, to which only the shorter prefix leads.
+    EXPECT_NE(six.find("-A SYNGATE-0123456789abcdef-l -p tcp -m tcp --dport 80 -j RETURN\n"), six.npos)
+        << six;
     // Nobody listens: no SYN is looked at.
-    EXPECT_EQ(count(rules::transparent({.owner = id}, {}, "LEASE", false), "LEASE"), 0U);
+    EXPECT_EQ(count(rules::transparent({.owner = id}, intercepts, {}, "LEASE", false), "LEASE"), 0U);
+}
+
+TEST(IptablesRules, TproxyFindsListenersOnEveryAddressAndInterface) {
+    const Listener every{.port = 1, .transparent = true};
+    Listener one = every, bound = every, ordinary = every, six = every, dual = every, unknown = every;
+    one.address = {10, 0, 0, 1};
+    one.port = 2;
+    bound.device = 7;
+    bound.port = 3;
+    ordinary.transparent = false;
+    ordinary.port = 4;
+    six.ipv6 = six.ipv6_only = true;
+    six.port = 5;
+    dual.ipv6 = true;
+    dual.port = 6;
+    unknown.transparent = {};
+    unknown.port = 7;
+    const std::vector<Listener> all{every, one, bound, ordinary, six, dual, unknown};
+    EXPECT_EQ(rules::intercepted_to(all, false), (PortSet{1, 6, 7}));
+    EXPECT_EQ(rules::intercepted_to(all, true), (PortSet{5, 6}));
 }
 
 TEST(IptablesRules, RedirectsKeepAnAddressAndLeaveOthersAlone) {

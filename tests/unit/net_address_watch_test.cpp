@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "net/address_watch.hpp"
 
+#include "net/address_read.hpp"
 #include "unit/net_namespace.hpp"
 #include "unit/net_rtnl.hpp"
 
@@ -154,6 +155,52 @@ TEST(AddressWatch, NoticesLocalRoutesInBothTables) {
         watched.settle();
         EXPECT_EQ(watched.calls(), before);
     });
+}
+
+TEST(AddressWatch, TellsTheAddressesOfAVrfApart) {
+    in_namespace([] {
+        Rtnl rtnl;
+        if (const auto made = rtnl.add_vrf("red", 10); !made)
+            GTEST_SKIP() << "this kernel has no VRFs: " << made.error().message;
+        Watched watched;
+        rtnl.add_veth("left", "right");
+        rtnl.set_master("left", "red");
+        set_up("red");
+        set_up("left");
+        rtnl.add_address("left", "192.0.2.1", 24);
+        ASSERT_TRUE(
+            watched.until([&] { return watched.now().local_in_vrf.contains(prefix("192.0.2.1", 32)); }));
+        EXPECT_TRUE(watched.endpoint("left"));
+        EXPECT_FALSE(watched.local("192.0.2.1", 32));
+        rtnl.add_address("lo", "192.0.2.1", 32);
+        ASSERT_TRUE(watched.until([&] { return watched.local("192.0.2.1", 32); }));
+        EXPECT_FALSE(watched.now().local_in_vrf.contains(prefix("192.0.2.1", 32))) << "local anyway";
+    });
+}
+
+// Without a VRF, which not every kernel has: its table, and what becomes of its routes.
+TEST(AddressWatch, ReadsTheTablesOfVrfs) {
+    in_namespace([] {
+        Rtnl rtnl;
+        rtnl.route(true, RTN_LOCAL, 100, "10.11.0.0", 16, "lo");
+        rtnl.route(true, RTN_LOCAL, 100, "fd11::", 64, "lo");
+        rtnl.route(true, RTN_UNICAST, 100, "10.12.0.0", 16, "lo");
+        auto netlink = *Netlink::open(NETLINK_ROUTE);
+        Links links;
+        links[7].vrf_table = 100;
+        links[8].endpoint.name = "none";
+        EXPECT_EQ(vrf_tables(links), std::set<std::uint32_t>{100});
+        const auto routes = read_local_routes(netlink, vrf_tables(links));
+        ASSERT_TRUE(routes) << routes.error().message;
+        EXPECT_EQ(*routes, (std::set<LocalPrefix>{prefix("10.11.0.0", 16), prefix("fd11::", 64)}));
+        const auto none = read_local_routes(netlink, {5000});
+        ASSERT_TRUE(none) << none.error().message;
+        EXPECT_TRUE(none->empty());
+    });
+    const std::set<LocalPrefix> here{prefix("10.0.0.0", 8)};
+    const std::set<LocalPrefix> in_vrf{prefix("10.11.0.0", 16), prefix("11.0.0.1", 32), prefix("0.0.0.0", 0)};
+    EXPECT_EQ(combine({}, {}, here, in_vrf).local_in_vrf,
+              (std::set<LocalPrefix>{prefix("11.0.0.1", 32), prefix("0.0.0.0", 0)}));
 }
 
 TEST(AddressWatch, NoticesWhetherTheTableLocalIsAskedFirst) {

@@ -46,6 +46,17 @@ public:
         run(request);
     }
 
+    Result<> add_vrf(const std::string& name, std::uint32_t table) {
+        NetlinkRequest request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL);
+        request.head<ifinfomsg>();
+        request.put_string(IFLA_IFNAME, name);
+        request.nest(IFLA_LINKINFO, [&] {
+            return request.put_string(IFLA_INFO_KIND, "vrf") &&
+                   request.nest(IFLA_INFO_DATA, [&] { return request.put_u32(IFLA_VRF_TABLE, table); });
+        });
+        return netlink_.run(request, "cannot make a VRF");
+    }
+
     void set_master(const std::string& name, const std::string& master) {
         NetlinkRequest request(RTM_NEWLINK);
         request.head<ifinfomsg>().ifi_index = static_cast<int>(::if_nametoindex(name.c_str()));
