@@ -16,9 +16,9 @@ namespace syngate {
 
 class PathWatch {
 public:
-    // paths: directories (all that is directly in them) or files. changed is called from the loop once
-    // no further event has come for `quiet`, so that a burst is one change. A path that is missing:
-    // Exit::usage.
+    // paths: files, or directories with those below them (path_look.hpp says how far; one warning names what
+    // is left out). changed is called from the loop once no further event has come for `quiet`, so that a
+    // burst is one change. A path that is missing: Exit::usage.
     static Result<std::unique_ptr<PathWatch>> start(Loop& loop, const std::vector<std::string>& paths,
                                                     Duration quiet, std::function<void()> changed);
     ~PathWatch();

@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "server/path_watch.hpp"
 
+#include "server/path_look.hpp"
 #include "server_test_support.hpp"
+
+#include <algorithm>
+#include <fmt/format.h>
 
 namespace syngate {
 namespace {
@@ -86,6 +90,113 @@ TEST_F(PathWatchTest, ReadingAndAttributesAreNoChange) {
     EXPECT_TRUE(silent());
 }
 
+TEST_F(PathWatchTest, SubdirectoriesAreWatchedAsTheDirectory) {
+    fs::create_directories(dir / "certs/old");
+    dir.write("certs/a.pem", "1");
+    start({dir.path()});
+    std::ofstream(dir / "certs/a.pem") << "2";
+    EXPECT_TRUE(noticed(1));
+    fs::rename(dir.write("certs/.b.pem.new", "1"), dir / "certs/b.pem");
+    EXPECT_TRUE(noticed(2));
+    dir.write("certs/old/c.pem", "1");
+    EXPECT_TRUE(noticed(3));
+    fs::rename(dir / "certs/old", dir / "certs/new");
+    EXPECT_TRUE(noticed(4));
+    std::ofstream(dir / "certs/new/c.pem") << "2";
+    EXPECT_TRUE(noticed(5));
+    EXPECT_TRUE(silent(5));
+}
+
+TEST_F(PathWatchTest, ADirectoryThatComesLaterIsWatched) {
+    start({dir.path()});
+    fs::create_directories(dir / "conf.d/more");
+    dir.write("conf.d/more/a.cfg", "1");
+    EXPECT_TRUE(noticed(1));
+    EXPECT_TRUE(silent(changes));
+    const int before = changes;
+    std::ofstream(dir / "conf.d/more/a.cfg") << "2";
+    EXPECT_TRUE(noticed(before + 1));
+    const test::TempDir elsewhere;
+    elsewhere.write("b.cfg", "1");
+    fs::create_directory_symlink(elsewhere.path(), dir / "linked");
+    EXPECT_TRUE(noticed(before + 2));
+    std::ofstream(elsewhere / "b.cfg") << "2";
+    EXPECT_TRUE(noticed(before + 3));
+}
+
+TEST_F(PathWatchTest, HiddenDirectoriesAreNotLookedInto) {
+    fs::create_directories(dir / ".git/refs");
+    start({dir.path()});
+    dir.write(".git/refs/main", "1");
+    fs::create_directory(dir / ".cache");
+    dir.write(".cache/a", "1");
+    EXPECT_TRUE(silent());
+}
+
+// As many and as deep as is promised, and what is beyond is named.
+TEST_F(PathWatchTest, DirectoriesAreBoundedInDepth) {
+    std::string deepest = "0";
+    for (int depth = 1; depth < watch_depth; ++depth)
+        deepest += fmt::format("/{}", depth);
+    fs::create_directories(dir / (deepest + "/beyond/further"));
+    start({dir.path()});
+    dir.write(deepest + "/beyond/a.cfg", "1");
+    dir.write(deepest + "/beyond/further/a.cfg", "1");
+    EXPECT_TRUE(silent());
+    dir.write(deepest + "/a.cfg", "1");
+    EXPECT_TRUE(noticed());
+    const auto left_out = plan_watch({dir.path()}).left_out;
+    ASSERT_EQ(left_out.size(), 1U);
+    EXPECT_EQ(left_out.begin()->first, (dir / (deepest + "/beyond")).string());
+}
+
+TEST_F(PathWatchTest, DirectoriesAreBoundedInNumber) {
+    for (std::size_t i = 0; i < watch_directories + 2; ++i)
+        fs::create_directory(dir / fmt::format("{:03}", i));
+    fs::create_directory(dir / "000/deeper"); // the nearest come first
+    start({dir.path()});
+    dir.write(fmt::format("{:03}/a.cfg", watch_directories - 1), "1");
+    EXPECT_TRUE(silent());
+    dir.write(fmt::format("{:03}/a.cfg", watch_directories - 2), "1");
+    EXPECT_TRUE(noticed());
+    const auto looked = plan_watch({dir.path()});
+    EXPECT_EQ(looked.left_out.size(), 4U);
+    EXPECT_TRUE(looked.left_out.contains(dir / "000/deeper"));
+    EXPECT_EQ(std::ranges::count_if(looked.directories, [](const auto& each) { return each.second.all; }),
+              static_cast<std::ptrdiff_t>(watch_directories));
+}
+
+TEST_F(PathWatchTest, ALinkUpwardsLeadsToNothingNew) {
+    fs::create_directories(dir / "watched/sub");
+    fs::create_directory(dir / "beside");
+    fs::create_directory_symlink("..", dir / "watched/sub/up");
+    fs::create_directory_symlink("../..", dir / "watched/sub/further");
+    start({dir / "watched"});
+    dir.write("beside/a", "1");
+    EXPECT_TRUE(silent());
+    dir.write("watched/sub/a.cfg", "1");
+    EXPECT_TRUE(noticed());
+    EXPECT_TRUE(silent(1));
+}
+
+// The server may do without it; without the directory that is named nothing would be noticed.
+TEST_F(PathWatchTest, ASubdirectoryThatMayNotBeReadIsLeftOut) {
+    if (geteuid() != 0)
+        GTEST_SKIP() << "another user's directory takes root";
+    fs::create_directory(dir / "private");
+    fs::permissions(dir / "private", fs::perms::owner_all);
+    fs::permissions(dir.path(), fs::perms(0755));
+    ASSERT_EQ(seteuid(65534), 0);
+    const auto outside = PathWatch::start(*loop, {dir.path()}, quiet, [this] { ++changes; });
+    const auto inside = PathWatch::start(*loop, {dir / "private"}, quiet, [] {});
+    ASSERT_EQ(seteuid(0), 0);
+    ASSERT_TRUE(outside) << outside.error().message;
+    dir.write("a.cfg", "1");
+    EXPECT_TRUE(noticed());
+    ASSERT_FALSE(inside);
+    EXPECT_NE(inside.error().message.find("Permission denied"), std::string::npos) << inside.error().message;
+}
+
 TEST_F(PathWatchTest, SingleFileEditInPlaceAndUnrelatedNeighbour) {
     const auto file = dir.write("a.cfg", "1");
     start({file});
@@ -141,20 +252,21 @@ TEST_F(PathWatchTest, FileRemovedAndMadeAgainWithItsDirectory) {
 }
 
 struct KubernetesVolume : PathWatchTest {
+    std::string below; // where the volume is in the directory
     void generation(const std::string& name, const std::string& text) {
-        fs::create_directory(dir / name);
-        dir.write(name + "/a.cfg", text);
-        fs::create_directory_symlink(name, dir / "..data_tmp");
-        fs::rename(dir / "..data_tmp", dir / "..data");
+        fs::create_directory(dir / (below + name));
+        dir.write(below + name + "/a.cfg", text);
+        fs::create_directory_symlink(name, dir / (below + "..data_tmp"));
+        fs::rename(dir / (below + "..data_tmp"), dir / (below + "..data"));
     }
     void SetUp() override {
         generation("..2024_1", "1");
-        fs::create_symlink("..data/a.cfg", dir / "a.cfg");
+        fs::create_symlink("..data/a.cfg", dir / (below + "a.cfg"));
     }
     void swap_twice() {
         generation("..2024_2", "2");
         EXPECT_TRUE(noticed(1)); // by the swap, not by the end of the old files
-        fs::remove_all(dir / "..2024_1");
+        fs::remove_all(dir / (below + "..2024_1"));
         EXPECT_TRUE(silent(1));
         generation("..2024_3", "3");
         EXPECT_TRUE(noticed(2));
@@ -169,6 +281,37 @@ TEST_F(KubernetesVolume, DirectorySwapIsNoticedOnceEachTime) {
 TEST_F(KubernetesVolume, FileSwapIsNoticedOnceEachTime) {
     start({dir / "a.cfg"});
     swap_twice();
+}
+
+struct KubernetesVolumeBelow : KubernetesVolume {
+    KubernetesVolumeBelow() {
+        below = "certs/";
+        fs::create_directory(dir / below);
+    }
+};
+
+// A Secret that is mounted below the directory.
+TEST_F(KubernetesVolumeBelow, SwapIsNoticedOnceEachTime) {
+    start({dir.path()});
+    swap_twice();
+}
+
+// `items` of a volume may have a path with a directory: the top has a link to that.
+TEST_F(KubernetesVolume, DirectoryBehindTheSwappedLinkIsFollowed) {
+    for (const char* name : {"..2024_1/certs", "..2024_2/certs"}) {
+        fs::create_directories(dir / name);
+        dir.write(std::string(name) + "/a.pem", "1");
+    }
+    fs::create_symlink("..data/certs", dir / "certs");
+    start({dir.path()});
+    std::ofstream(dir / "certs/a.pem") << "2";
+    EXPECT_TRUE(noticed(1));
+    generation("..2024_2", "2");
+    EXPECT_TRUE(noticed(2));
+    fs::remove_all(dir / "..2024_1");
+    EXPECT_TRUE(silent(2));
+    dir.write("..2024_2/certs/b.pem", "1");
+    EXPECT_TRUE(noticed(3));
 }
 
 TEST_F(PathWatchTest, LinkedFilesElsewhereAreFollowed) {
