@@ -38,6 +38,15 @@ bool is_mounted(const struct statx& info) {
     return (info.stx_attributes & STATX_ATTR_MOUNT_ROOT) != 0;
 }
 
+FileMark mark_of(const std::string& path, const struct statx& info) {
+    return {.device = (std::uint64_t{info.stx_dev_major} << 32) | info.stx_dev_minor,
+            .inode = info.stx_ino,
+            .size = info.stx_size,
+            .seconds = info.stx_mtime.tv_sec,
+            .nanoseconds = info.stx_mtime.tv_nsec,
+            .target = S_ISLNK(info.stx_mode) ? link_target(path) : std::string()};
+}
+
 bool is_within(const std::string& path, const std::string& directory) {
     return directory == "/" || path == directory || path.starts_with(directory + "/");
 }
@@ -48,7 +57,7 @@ std::string join(const std::string& directory, const std::string& name) {
 
 class Looker {
 public:
-    WatchPlan look(const std::vector<std::string>& paths) {
+    PathLook look(const std::vector<std::string>& paths) {
         for (const auto& path : paths) {
             const auto found = follow(path, true);
             if (found && S_ISDIR(found->info.stx_mode)) {
@@ -60,7 +69,7 @@ public:
         }
         for (; !left_.empty(); left_.pop_front())
             look_into(left_.front());
-        return std::move(plan_);
+        return {std::move(plan_), std::move(seen_)};
     }
 
 private:
@@ -106,11 +115,11 @@ private:
                 directory = here;
                 continue;
             }
-            const std::string target = link_target(here);
-            if (target.empty())
+            const FileMark& mark = seen_[here] = mark_of(here, *info);
+            if (mark.target.empty())
                 return std::nullopt;
-            prepend(target);
-            if (target.starts_with("/"))
+            prepend(mark.target);
+            if (mark.target.starts_with("/"))
                 directory = "/";
         }
         const auto info = entry_at(directory);
@@ -122,6 +131,7 @@ private:
     void add_file(const Found& found, bool named) {
         if (!S_ISREG(found.info.stx_mode))
             return;
+        seen_[found.path] = mark_of(found.path, found.info);
         plan_.files.insert(found.path);
         if (named)
             plan_.named.insert(found.path);
@@ -152,7 +162,7 @@ private:
             names.push_back(entry->path().filename());
         std::ranges::sort(names); // so that two looks leave out the same
         for (const auto& name : names)
-            if (!is_editors_own(name))
+            if (!is_no_configuration(name))
                 look_at(join(directory.path, name), name == "..data", directory.depth);
     }
 
@@ -162,7 +172,9 @@ private:
             return;
         if (S_ISDIR(info->stx_mode))
             add_directory(path, depth + 1);
-        else if (is_mounted(*info))
+        else if (S_ISREG(info->stx_mode) || S_ISLNK(info->stx_mode))
+            seen_[path] = mark_of(path, *info);
+        if (S_ISREG(info->stx_mode) && is_mounted(*info))
             add_file({path, *info}, false);
         else if (S_ISLNK(info->stx_mode) && !hidden)
             look_behind(path, depth);
@@ -181,6 +193,7 @@ private:
     }
 
     WatchPlan plan_;
+    std::map<std::string, FileMark> seen_;
     std::vector<std::string> roots_;
     std::deque<Directory> left_;
     std::size_t count_ = 0;
@@ -188,11 +201,17 @@ private:
 
 } // namespace
 
-bool is_editors_own(std::string_view name) {
-    return (name.starts_with(".") && name != "..data") || name.ends_with("~") || name.ends_with(".swp");
+bool is_no_configuration(std::string_view name) {
+    return (name.starts_with(".") && name != "..data") || name.ends_with("~") || name.ends_with(".swp") ||
+           name.ends_with(".pid");
 }
 
-WatchPlan plan_watch(const std::vector<std::string>& paths) {
+bool is_regular(const std::string& path) {
+    const auto info = entry_at(path);
+    return info && S_ISREG(info->stx_mode);
+}
+
+PathLook look_at_paths(const std::vector<std::string>& paths) {
     return Looker().look(paths);
 }
 

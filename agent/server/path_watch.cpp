@@ -45,6 +45,11 @@ std::string describe_left_out(const std::map<std::string, std::string>& left_out
     return text;
 }
 
+struct Watched {
+    std::string path;
+    WatchInterest interest; // none, if it is a file
+};
+
 } // namespace
 
 struct PathWatch::Impl {
@@ -55,8 +60,11 @@ struct PathWatch::Impl {
     Fd inotify;
     Source on_events;
     Source timer;
-    std::map<int, WatchInterest> watches; // by watch descriptor; of a file: no interest in names
+    std::map<int, Watched> watches; // by watch descriptor
     WatchPlan plan;
+    std::map<std::string, FileMark> seen;      // by the last look,
+    std::map<std::string, FileMark> reported;  // by the one before the last report
+    bool written = false;                      // since then, a file was
     std::map<std::string, std::string> denied; // what the kernel refused to watch, and why
     bool said_what_is_left_out = false;
 
@@ -64,11 +72,13 @@ struct PathWatch::Impl {
 
     // What is only below a named directory, or behind a link in one, is left out where it cannot be watched.
     Result<> add(const std::string& path, std::uint32_t events, const WatchInterest& interest,
-                 const WatchPlan& wanted, std::map<int, WatchInterest>& added) {
+                 const WatchPlan& wanted, std::map<int, Watched>& added) {
         const int wd = inotify_add_watch(inotify.get(), path.c_str(), events);
         if (wd >= 0) {
-            added[wd].all |= interest.all;
-            added[wd].names.insert(interest.names.begin(), interest.names.end());
+            Watched& watched = added[wd];
+            watched.path = path;
+            watched.interest.all |= interest.all;
+            watched.interest.names.insert(interest.names.begin(), interest.names.end());
             return {};
         }
         const int code = errno;
@@ -81,7 +91,7 @@ struct PathWatch::Impl {
     }
 
     Result<> install(WatchPlan wanted) {
-        std::map<int, WatchInterest> added;
+        std::map<int, Watched> added;
         denied.clear();
         for (const auto& [directory, interest] : wanted.directories)
             if (const auto result = add(directory, directory_events, interest, wanted, added); !result)
@@ -89,7 +99,7 @@ struct PathWatch::Impl {
         for (const auto& file : wanted.files)
             if (const auto result = add(file, file_events, {}, wanted, added); !result)
                 return result;
-        for (const auto& [wd, interest] : watches)
+        for (const auto& [wd, watched] : watches)
             if (!added.contains(wd))
                 inotify_rm_watch(inotify.get(), wd); // EINVAL when the kernel did it already
         watches = std::move(added);
@@ -100,10 +110,11 @@ struct PathWatch::Impl {
     // What was swapped between looking and watching shows in a second look.
     Result<> rebuild() {
         for (int round = 0; round < 4; ++round) {
-            WatchPlan wanted = plan_watch(paths);
-            if (round > 0 && wanted == plan)
+            PathLook look = look_at_paths(paths);
+            seen = std::move(look.seen);
+            if (round > 0 && look.plan == plan)
                 break;
-            if (const auto result = install(std::move(wanted)); !result)
+            if (const auto result = install(std::move(look.plan)); !result)
                 return result;
         }
         say_what_is_left_out();
@@ -121,21 +132,26 @@ struct PathWatch::Impl {
     struct Noticed {
         bool any = false;
         bool structure = false; // what is to be watched may be another now
+        bool written = false;   // also one that looks as before: of the same size, in the same instant
     };
 
     [[nodiscard]] Noticed notice(const inotify_event& event) const {
         if (event.mask & IN_Q_OVERFLOW)
-            return {true, true};
-        const auto watch = watches.find(event.wd);
-        if (watch == watches.end() || (event.mask & IN_IGNORED))
+            return {true, true, true};
+        const auto found = watches.find(event.wd);
+        if (found == watches.end() || (event.mask & IN_IGNORED))
             return {};
+        const auto& [path, interest] = found->second;
+        const bool closed = event.mask & IN_CLOSE_WRITE;
         if (event.len == 0)
-            return {true, false}; // the watched thing itself
+            return {true, false, closed}; // the watched thing itself
         const std::string name(event.name);
-        if (watch->second.names.contains(name))
-            return {true, true};
-        const bool ours = watch->second.all && !is_editors_own(name);
-        return {ours, ours && (event.mask & IN_ISDIR)};
+        const bool by_name = interest.names.contains(name);
+        if (!by_name && (!interest.all || is_no_configuration(name)))
+            return {};
+        if (closed && !is_regular(path + "/" + name))
+            return {}; // a pipe or a device; that a file has gone since, another event tells
+        return {true, by_name || (event.mask & IN_ISDIR), closed};
     }
 
     // A new directory is watched at once, so that the quiet begins when it is filled.
@@ -149,7 +165,9 @@ struct PathWatch::Impl {
             for (std::size_t at = 0; at < static_cast<std::size_t>(n);) {
                 const auto* event = reinterpret_cast<const inotify_event*>(buffer.data() + at);
                 const Noticed one = notice(*event);
-                all = {all.any || one.any, all.structure || one.structure};
+                all.any |= one.any;
+                all.structure |= one.structure;
+                written |= one.written;
                 at += sizeof(inotify_event) + event->len;
             }
         }
@@ -172,6 +190,10 @@ struct PathWatch::Impl {
     void report() {
         timer.reset();
         rebuild_or_say();
+        if (!written && seen == reported)
+            return; // what came has gone, or was no configuration, such as a server's own sockets
+        written = false;
+        reported = seen;
         const auto call = changed; // it may destroy this watch
         call();
     }
@@ -203,6 +225,7 @@ Result<std::unique_ptr<PathWatch>> PathWatch::start(Loop& loop, const std::vecto
         return system_failure("cannot watch for changes (inotify_init1)", errno);
     if (const auto built = impl.rebuild(); !built)
         return std::unexpected(built.error());
+    impl.reported = impl.seen;
     auto source = loop.on_io(impl.inotify.get(), EPOLLIN, [&impl](std::uint32_t) { impl.read_events(); });
     if (!source)
         return std::unexpected(source.error());

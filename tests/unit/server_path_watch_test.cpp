@@ -6,6 +6,9 @@
 
 #include <algorithm>
 #include <fmt/format.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
 
 namespace syngate {
 namespace {
@@ -145,7 +148,7 @@ TEST_F(PathWatchTest, DirectoriesAreBoundedInDepth) {
     EXPECT_TRUE(silent());
     dir.write(deepest + "/a.cfg", "1");
     EXPECT_TRUE(noticed());
-    const auto left_out = plan_watch({dir.path()}).left_out;
+    const auto left_out = look_at_paths({dir.path()}).plan.left_out;
     ASSERT_EQ(left_out.size(), 1U);
     EXPECT_EQ(left_out.begin()->first, (dir / (deepest + "/beyond")).string());
 }
@@ -159,7 +162,7 @@ TEST_F(PathWatchTest, DirectoriesAreBoundedInNumber) {
     EXPECT_TRUE(silent());
     dir.write(fmt::format("{:03}/a.cfg", watch_directories - 2), "1");
     EXPECT_TRUE(noticed());
-    const auto looked = plan_watch({dir.path()});
+    const auto looked = look_at_paths({dir.path()}).plan;
     EXPECT_EQ(looked.left_out.size(), 4U);
     EXPECT_TRUE(looked.left_out.contains(dir / "000/deeper"));
     EXPECT_EQ(std::ranges::count_if(looked.directories, [](const auto& each) { return each.second.all; }),
@@ -312,6 +315,93 @@ TEST_F(KubernetesVolume, DirectoryBehindTheSwappedLinkIsFollowed) {
     EXPECT_TRUE(silent(2));
     dir.write("..2024_2/certs/b.pem", "1");
     EXPECT_TRUE(noticed(3));
+}
+
+struct ServersOwnFiles : PathWatchTest {
+    Fd bind_socket(const std::string& name) {
+        sockaddr_un address{};
+        address.sun_family = AF_UNIX;
+        std::ranges::copy((dir / name).native(), address.sun_path);
+        Fd fd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+        EXPECT_EQ(bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address), 0);
+        return fd;
+    }
+    // As HAProxy makes a `stats socket` at each start: bound under a name of its own, the old one is kept
+    // until the new one is in its place.
+    Fd make_stats_socket(int pid) {
+        const std::string draft = fmt::format("admin.sock.{}.tmp", pid);
+        const std::string old = fmt::format("admin.sock.{}.bak", pid);
+        Fd fd = bind_socket(draft);
+        fs::permissions(dir / draft, fs::perms(0660));
+        if (fs::exists(dir / "admin.sock"))
+            fs::create_hard_link(dir / "admin.sock", dir / old);
+        fs::rename(dir / draft, dir / "admin.sock");
+        fs::remove(dir / old);
+        return fd;
+    }
+};
+
+TEST_F(ServersOwnFiles, SocketsMadeAtEachStartAreNoChange) {
+    const auto file = dir.write("haproxy.cfg", "1");
+    start({dir.path()});
+    const Fd first = make_stats_socket(7);
+    EXPECT_TRUE(silent());
+    const Fd second = make_stats_socket(8);
+    EXPECT_TRUE(silent());
+    std::ofstream(file) << "2"; // beside them a change is one
+    const Fd third = make_stats_socket(9);
+    EXPECT_TRUE(noticed());
+    fs::remove(dir / "admin.sock");
+    EXPECT_TRUE(silent(1));
+}
+
+TEST_F(ServersOwnFiles, PipesAndPidFilesAreNoChange) {
+    start({dir.path()});
+    ASSERT_EQ(mkfifo((dir / "pipe").c_str(), 0600), 0);
+    const Fd reading(open((dir / "pipe").c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC));
+    std::ofstream(dir / "pipe") << "x";
+    fs::rename(dir.write(".haproxy.pid.7", "7"), dir / "haproxy.pid");
+    std::ofstream(dir / "haproxy.pid") << "8";
+    EXPECT_TRUE(silent());
+}
+
+// A file that is masked by a device: everybody writes to that.
+TEST_F(ServersOwnFiles, ADeviceBehindALinkIsNotWatched) {
+    fs::create_symlink("/dev/null", dir / "masked.cfg");
+    start({dir.path()});
+    std::ofstream("/dev/null") << "x";
+    EXPECT_TRUE(silent());
+}
+
+TEST_F(PathWatchTest, WhatCameAndWentIsNoChange) {
+    start({dir.path()});
+    dir.write("draft.cfg", "1");
+    fs::remove(dir / "draft.cfg");
+    fs::create_directory(dir / "empty");
+    EXPECT_TRUE(silent());
+}
+
+// A clock that is too coarse to tell two writes apart.
+TEST_F(PathWatchTest, AFileWrittenInTheSameInstantAndOfTheSameSizeIsAChange) {
+    const auto file = dir.write("a.cfg", "1");
+    const auto when = fs::last_write_time(file);
+    start({dir.path()});
+    std::ofstream(file) << "2";
+    fs::last_write_time(file, when);
+    EXPECT_TRUE(noticed(1));
+    start({file});
+    std::ofstream(file) << "3";
+    fs::last_write_time(file, when);
+    EXPECT_TRUE(noticed(2));
+}
+
+TEST_F(PathWatchTest, AFileOfTheSameSizeAndTimeInTheOldOnesPlaceIsAChange) {
+    const auto file = dir.write("a.cfg", "1");
+    const auto draft = dir.write(".a.cfg.new", "2");
+    fs::last_write_time(draft, fs::last_write_time(file));
+    start({dir.path()});
+    fs::rename(draft, file);
+    EXPECT_TRUE(noticed());
 }
 
 TEST_F(PathWatchTest, LinkedFilesElsewhereAreFollowed) {
