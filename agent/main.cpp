@@ -2,29 +2,32 @@
 #include "base/log.hpp"
 #include "cli/commands.hpp"
 #include "probe/switches.hpp"
+#include "server/haproxy_image.hpp"
 
 #include <csignal>
 #include <fmt/format.h>
 #include <map>
+#include <spdlog/spdlog.h>
 
 namespace {
 
 using syngate::Options;
 using syngate::Result;
 
+Result<int> entrypoint(const Options& options) {
+    if (const auto warning = syngate::unsupervised_warning(options.command); !warning.empty())
+        spdlog::warn("{}", warning);
+    return syngate::command_entrypoint(options);
+}
+
 Result<int> run_verb(const Options& options) {
     static const std::map<std::string, Result<int> (*)(const Options&)> verbs = {
-        {"run", syngate::command_run},
-        {"exec", syngate::command_exec},
-        {"close", syngate::command_close},
-        {"flip", syngate::command_flip},
-        {"reload", syngate::command_ask},
-        {"restart", syngate::command_ask},
-        {"status", syngate::command_ask},
-        {"open", syngate::command_ask},
-        {"probe", syngate::command_probe},
-        {"cleanup", syngate::command_cleanup},
-        {"entrypoint", syngate::command_entrypoint},
+        {"run", syngate::command_run},     {"exec", syngate::command_exec},
+        {"close", syngate::command_close}, {"flip", syngate::command_flip},
+        {"reload", syngate::command_ask},  {"restart", syngate::command_ask},
+        {"status", syngate::command_ask},  {"open", syngate::command_ask},
+        {"probe", syngate::command_probe}, {"cleanup", syngate::command_cleanup},
+        {"entrypoint", entrypoint},
     };
     return verbs.at(options.verb)(options);
 }

@@ -3,6 +3,9 @@
 
 #include "server/haproxy.hpp"
 
+#include <filesystem>
+#include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <unistd.h>
 
 namespace syngate {
@@ -42,6 +45,15 @@ ImageCommand image_command(const Argv& arguments, const ImagePaths& paths) {
     if (command.supervised)
         add_identity(command, paths);
     return command;
+}
+
+std::string unsupervised_warning(const Argv& command) {
+    if (command.empty() || !is_haproxy(std::filesystem::path(command.front()).filename().native()) ||
+        !haproxy_serves(command))
+        return {};
+    return fmt::format("executing '{}' as it is, without syngate: no gate, no reload. Arguments that start "
+                       "with '-' are for the HAProxy that syngate runs: leave the word '{}' out",
+                       fmt::join(command, " "), command.front());
 }
 
 } // namespace syngate

@@ -28,4 +28,8 @@ struct ImagePaths {
 // the image's, and where it names no group either, the image's.
 ImageCommand image_command(const Argv& arguments, const ImagePaths& paths = {});
 
+// For the log where a command that is executed as it is would be an HAProxy that serves: nobody looks after
+// it. Empty for every other one.
+std::string unsupervised_warning(const Argv& command);
+
 } // namespace syngate

@@ -25,6 +25,11 @@ contract_arguments() {
     expect_status 0 "${once[@]}" -dMhelp
     expect_status 0 "${once[@]}" -cc 'version_atleast(2.4)'
     expect_status 0 podman run --rm --network none --volume "$work/cfg:/usr/local/etc/haproxy:ro" "$image" -c
+    # An HAProxy that would serve is bare then, and that is said.
+    expect_status 1 "${once[@]}" haproxy -f /nowhere.cfg
+    expect_output "executing 'haproxy -f /nowhere.cfg' as it is, without syngate"
+    expect_status 0 "${once[@]}" haproxy -vv
+    ! grep -q 'without syngate' "$work/output" || fail "warned of a question"
     expect_status 2 "${once[@]}" no-such-command
     expect_output 'no-such-command'
     # Arguments with a dash are HAProxy's: another configuration by -f.

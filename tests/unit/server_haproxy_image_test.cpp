@@ -2,6 +2,7 @@
 #include "server/haproxy_image.hpp"
 
 #include "cli/options.hpp"
+#include "iptables/program.hpp"
 #include "server_test_support.hpp"
 
 namespace syngate {
@@ -35,6 +36,30 @@ TEST(HaproxyImage, QuestionsAndOtherCommandsAreExecutedAsTheyAre) {
         EXPECT_FALSE(other.supervised) << command.front();
         EXPECT_EQ(other.argv, command);
     }
+}
+
+// As manifests for HAProxy's own image name it: nothing looks after it, which nobody would notice.
+TEST(HaproxyImage, AnHaproxyThatIsExecutedAsItIsIsWarnedOf) {
+    for (const Argv& command :
+         {Argv{"haproxy", "-f", "x"}, Argv{"/usr/sbin/haproxy", "-W", "-db", "-f", "x"}})
+        EXPECT_NE(unsupervised_warning(command).find("no gate, no reload"), std::string::npos);
+    for (const Argv& command :
+         {Argv{"haproxy", "-c"}, Argv{"haproxy", "-vv"}, Argv{"sh", "-c", "haproxy"}, Argv{""}, Argv{}})
+        EXPECT_EQ(unsupervised_warning(command), "");
+}
+
+TEST(HaproxyImage, TheWarningIsOneLineOnStandardError) {
+    const std::string program = SYNGATE_BUILD_DIR "/syngate";
+    const auto bare =
+        run_program({program, "entrypoint", "/nowhere/haproxy", "-f", "x"}, "", std::chrono::seconds(10));
+    ASSERT_TRUE(bare) << bare.error().message;
+    EXPECT_EQ(bare->status, 2);
+    EXPECT_NE(bare->err.find("executing '/nowhere/haproxy -f x' as it is"), std::string::npos) << bare->err;
+    EXPECT_EQ(bare->out, "");
+    const auto question =
+        run_program({program, "entrypoint", "/nowhere/haproxy", "-c"}, "", std::chrono::seconds(10));
+    ASSERT_TRUE(question) << question.error().message;
+    EXPECT_EQ(question->err.find("warning"), std::string::npos) << question->err;
 }
 
 // They say something and serve, or are values.
