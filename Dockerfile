@@ -29,6 +29,9 @@ RUN apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-
     haproxy iptables /tmp/syngate.deb \
     && rm -rf /tmp/syngate.deb /var/lib/apt/lists/* /var/cache/apt/* /var/log/apt /var/log/*.log
 COPY deploy/container/*.cfg /usr/local/share/syngate/
+# Where Debian's configuration has HAProxy's socket. HAProxy makes it as root, for which a directory of the user
+# haproxy, as Debian's own, takes DAC_OVERRIDE.
+RUN install --directory --mode=2775 --group=haproxy /run/haproxy
 # HAProxy before 2.9 keeps no capability when it changes its user: there it stays root for transparent sockets.
 # Of a valid file without a listener it says 2.
 RUN mkdir -p /usr/local/etc/haproxy && cd /usr/local/share/syngate \

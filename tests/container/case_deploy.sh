@@ -91,9 +91,15 @@ deploy_compose() {
     local -a options
     mapfile -t options < <(sed -n 's/^ *cap_drop: \[\(.*\)\]/\1/p' deploy/compose.yaml | tr -d ' ' | tr ',' '\n' | sed 's/^/--cap-drop=/'
         sed -n 's/^ *cap_add: \[\(.*\)\]/\1/p' deploy/compose.yaml | tr -d ' ' | tr ',' '\n' | sed 's/^/--cap-add=/'
-        sed -n 's/^ *tmpfs: \[\(.*\)\]/--tmpfs=\1/p; s/^ *read_only: true/--read-only/p' deploy/compose.yaml)
+        sed -n 's/^ *tmpfs: \[\(.*\)\]/\1/p' deploy/compose.yaml | tr -d ' ' | tr ',' '\n' | sed 's/^/--tmpfs=/'
+        sed -n 's/^ *read_only: true/--read-only/p' deploy/compose.yaml)
     ((${#options[@]} > 5)) || fail "deploy/compose.yaml has not what is looked for: ${options[*]}"
     start "$scene-compose" "${options[@]}" --
     reloads_under_load "$scene-compose" "compose"
     podman rm --force "$scene-compose" >/dev/null 2>&1
+    stock_configuration
+    start "$scene-stock" "${options[@]}" --cap-add=SYS_CHROOT --
+    reloads_under_load "$scene-stock" "compose, Debian's configuration"
+    podman rm --force "$scene-stock" >/dev/null 2>&1
+    cp tests/container/haproxy.cfg "$work/cfg/haproxy.cfg"
 }

@@ -22,6 +22,7 @@ case_privileges() {
     privileges_least
     privileges_iptables
     privileges_transparent
+    privileges_stock
     privileges_missing
     privileges_read_only
     privileges_no_new
@@ -87,6 +88,50 @@ PYTHON
     diff <(echo "$before") <(state_of_host) || fail "left by transparent proxying"
     podman rm --force "$scene-t" >/dev/null 2>&1
     remove_far_client
+    cp tests/container/haproxy.cfg "$work/cfg/haproxy.cfg"
+}
+
+# Debian's own configuration, and a frontend.
+stock_configuration() {
+    podman run --rm --network none "$image" cat /etc/haproxy/haproxy.cfg >"$work/stock.cfg" ||
+        fail "the image has no configuration of Debian's"
+    { cat "$work/stock.cfg" && sed -n '/^frontend/,$p' tests/container/haproxy.cfg; } >"$work/cfg/haproxy.cfg"
+}
+
+# starts_with_alone NAME WHY CAPABILITIES...: and reloads, with these; without them it does not start, and the log
+# says WHY.
+starts_with_alone() {
+    local name=$1 why=$2
+    local -a without=(--cap-add=SYS_CHROOT)
+    shift 2
+    [[ $1 != SYS_CHROOT ]] || without=()
+    run_container "$scene-no$name" "${none[@]}" "${server_alone[@]}" "${documented[@]}" "${without[@]}" --
+    [[ $(exit_status_of "$scene-no$name") == 1 ]] || fail "without $* it ended with $(exit_status_of "$scene-no$name")"
+    podman logs "$scene-no$name" >"$work/output" 2>&1
+    expect_output "$why"
+    podman rm --force "$scene-no$name" >/dev/null 2>&1
+    start "$scene-$name" "${none[@]}" "${server_alone[@]}" "${documented[@]}" "${without[@]}" "${@/#/--cap-add=}" --
+    reload_by HUP "$scene-$name"
+    reload_by exec "$scene-$name"
+    [[ $(in_client curl -s "http://$server4/") == hello ]] || fail "it does not serve with $*"
+    podman rm --force "$scene-$name" >/dev/null 2>&1
+}
+
+# What HAProxy itself needs for it, and for what others have in theirs.
+privileges_stock() {
+    [[ $(podman run --rm --network none "$image" stat -c '%a %U %G' /run/haproxy) == '2775 root haproxy' ]] ||
+        fail "/run/haproxy is $(podman run --rm --network none "$image" stat -c '%a %U %G' /run/haproxy)"
+    stock_configuration
+    starts_with_alone chroot 'chroot' SYS_CHROOT
+    sed -i 's/admin.sock mode 660/admin.sock user haproxy group haproxy mode 660/' "$work/cfg/haproxy.cfg"
+    starts_with_alone owner 'admin.sock' CHOWN FOWNER
+    stock_configuration
+    printf 'HTTP/1.0 400 Bad request\r\n\r\n' >"$work/cfg/400.http"
+    chmod 600 "$work/cfg/400.http"
+    chown 1234 "$work/cfg/400.http"
+    sed -i 's|errorfile 400 .*|errorfile 400 /usr/local/etc/haproxy/400.http|' "$work/cfg/haproxy.cfg"
+    starts_with_alone others '400.http' DAC_OVERRIDE
+    rm "$work/cfg/400.http"
     cp tests/container/haproxy.cfg "$work/cfg/haproxy.cfg"
 }
 
