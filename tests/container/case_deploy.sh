@@ -11,9 +11,11 @@ case_deploy() {
     deploy_kubernetes daemonset
 }
 
-# podman 4.3 has no DaemonSet: of a Deployment it makes the same pod. The annotation stands for its seccomp profile.
+# podman 4.3 has no DaemonSet: of a Deployment it makes the same pod. The annotation stands for its seccomp profile. The
+# machine's own lock is left alone.
 manifest() {
     sed -e "s/\(^ *\(- \)*\)name: haproxy\$/\1name: $scene/; s/app: haproxy/app: $scene/; s|image: syngate\$|image: $image|" \
+        -e "s|path: /run/xtables.lock\$|path: $work/xtables.lock|" \
         -e 's/^kind: DaemonSet/kind: Deployment/; /updateStrategy:/,/maxUnavailable:/d' \
         -e '/^kind: Pod$/,/^spec:/ s|^  labels:|  annotations:\n    seccomp.security.alpha.kubernetes.io/pod: localhost/seccomp.json\n  labels:|' \
         -e '/^  template:$/,$ s|^      labels:|      annotations:\n        seccomp.security.alpha.kubernetes.io/pod: localhost/seccomp.json\n      labels:|' \
@@ -36,12 +38,19 @@ deploy_kubernetes() {
     containers+=("$name")
     until_so "$kind serves" serves "$name"
     [[ $(status "$name" '["gate"]["mode"]') == bpf ]] || fail "$kind: mode $(status "$name" '["gate"]["mode"]')"
+    [[ $kind != daemonset ]] || shares_xtables_lock "$name"
     start_load 300 "$server4:80" "[$server6]:80"
     reload_by exec "$name"
     reload_by HUP "$name"
     expect_no_failure "$kind"
     podman pod rm --force --time 0 "$(podman inspect --format '{{.Pod}}' "$name")" >/dev/null
     podman volume rm --force "$scene" >/dev/null
+}
+
+# Whoever holds the host's lock keeps iptables in the container out.
+shares_xtables_lock() {
+    [[ $(podman exec "$1" stat -c '%d %i' /run/xtables.lock) == "$(stat -c '%d %i' "$work/xtables.lock")" ]] ||
+        fail "the container has an xtables lock of its own"
 }
 
 # The Debian package that the image was made of.
