@@ -9,12 +9,14 @@ case_deploy() {
     deploy_compose
     deploy_kubernetes pod
     deploy_kubernetes daemonset
+    deploy_rolling_update
 }
 
-# podman 4.3 has no DaemonSet: of a Deployment it makes the same pod. The annotation stands for its seccomp profile. The
-# machine's own lock is left alone.
+# podman 4.3 has no DaemonSet: of a Deployment it makes the same pod. The annotation stands for its seccomp profile. Of an
+# emptyDir it makes a volume of that name, which would be that of all pods. The machine's own lock is left alone.
 manifest() {
-    sed -e "s/\(^ *\(- \)*\)name: haproxy\$/\1name: $scene/; s/app: haproxy/app: $scene/; s|image: syngate\$|image: $image|" \
+    sed -e "s/\(^ *- \)name: \(run\|sockets\)\$/\1name: $scene-\2/" \
+        -e "s/\(^ *\(- \)*\)name: haproxy\$/\1name: $scene/; s/app: haproxy/app: $scene/; s|image: syngate\$|image: $image|" \
         -e "s|path: /run/xtables.lock\$|path: $work/xtables.lock|" \
         -e 's/^kind: DaemonSet/kind: Deployment/; /updateStrategy:/,/maxUnavailable:/d' \
         -e '/^kind: Pod$/,/^spec:/ s|^  labels:|  annotations:\n    seccomp.security.alpha.kubernetes.io/pod: localhost/seccomp.json\n  labels:|' \
@@ -22,29 +24,65 @@ manifest() {
         "$@"
 }
 
-# The pod of the network of its own shares host_ns as well: podman puts no pod into a namespace that is there.
-deploy_kubernetes() {
-    local kind=$1 name
+# play KIND NAME: what is in deploy/kubernetes, under another name; sets pod. The pod of a network of its own shares
+# host_ns as well: podman puts no pod into a namespace that is there.
+play() {
+    local kind=$1 scene=$2
     if [[ $kind == daemonset ]]; then
         { sed '/^---$/,$d' deploy/kubernetes/pod.yaml && echo --- && cat deploy/kubernetes/daemonset.yaml; } >"$work/both.yaml"
         manifest "$work/both.yaml" >"$work/$kind.yaml"
     else
         manifest deploy/kubernetes/pod.yaml >"$work/$kind.yaml"
     fi
-    pods+=("$scene" "$scene-pod-0" "$scene-pod")
+    pods+=("$scene" "$scene-pod-0" "$scene-pod" "$scene-run" "$scene-sockets")
     in_host podman kube play --network host --seccomp-profile-root "$work" "$work/$kind.yaml" >"$work/output" 2>&1 ||
         fail "podman kube play $kind: $(cat "$work/output")"
-    name=$(podman ps --format '{{.Names}}' | grep "^$scene-.*$scene\$") || fail "no container of $kind: $(podman ps)"
-    containers+=("$name")
-    until_so "$kind serves" serves "$name"
-    [[ $(status "$name" '["gate"]["mode"]') == bpf ]] || fail "$kind: mode $(status "$name" '["gate"]["mode"]')"
-    [[ $kind != daemonset ]] || shares_xtables_lock "$name"
+    pod=$(podman ps --format '{{.Names}}' | grep "^$scene-.*$scene\$") || fail "no container of $kind: $(podman ps)"
+    containers+=("$pod")
+}
+
+remove_pod() {
+    podman pod rm --force --time 0 "$(podman inspect --format '{{.Pod}}' "$1")" >/dev/null
+    podman volume rm --force "$2" "$2-run" "$2-sockets" >/dev/null
+}
+
+deploy_kubernetes() {
+    local kind=$1 pod
+    play "$kind" "$scene"
+    until_so "$kind serves" serves "$pod"
+    [[ $(status "$pod" '["gate"]["mode"]') == bpf ]] || fail "$kind: mode $(status "$pod" '["gate"]["mode"]')"
+    [[ $kind != daemonset ]] || shares_xtables_lock "$pod"
     start_load 300 "$server4:80" "[$server6]:80"
-    reload_by exec "$name"
-    reload_by HUP "$name"
+    reload_by exec "$pod"
+    reload_by HUP "$pod"
     expect_no_failure "$kind"
-    podman pod rm --force --time 0 "$(podman inspect --format '{{.Pod}}' "$name")" >/dev/null
-    podman volume rm --force "$scene" >/dev/null
+    remove_pod "$pod" "$scene"
+}
+
+is_awaited() {
+    podman exec "$1" syngate status --json | grep -q '"awaited_by":\[[0-9]'
+}
+
+# What the DaemonSet's controller does: the second pod is there before the first one is told to go.
+deploy_rolling_update() {
+    local pod old before
+    before=$(state_of_host)
+    play daemonset "$scene-old"
+    old=$pod
+    until_so "the old pod serves" serves "$old"
+    start_load 500 "$server4:80" "[$server6]:80"
+    play daemonset "$scene-new"
+    until_so "the new pod waits for the ports" is_awaited "$old"
+    podman stop --time 60 "$old" >/dev/null # its restart policy would start a killed one again
+    until_so "the new pod serves" serves "$pod"
+    reload_by HUP "$pod"
+    expect_no_failure "a rolling update of the DaemonSet"
+    podman logs "$old" >"$work/output" 2>&1
+    expect_output 'a successor serves'
+    podman stop --time 30 "$pod" >/dev/null
+    diff <(echo "$before") <(state_of_host) || fail "left by a rolling update"
+    remove_pod "$old" "$scene-old"
+    remove_pod "$pod" "$scene-new"
 }
 
 # Whoever holds the host's lock keeps iptables in the container out.
