@@ -44,6 +44,8 @@ public:
     [[nodiscard]] bool has_successor(const PortSet& ports);
     // Ports and transparent proxying, which goes on for connections that are left.
     void give_up_claims();
+    // To be called when the server may have another configuration.
+    void look_at_server(bool transparent) { transparent_->look_again(transparent); }
     // To be called when the server may listen on others than before.
     void follow_listeners();
     [[nodiscard]] bool by_bpf() const;

@@ -89,9 +89,11 @@ Result<void> check_early(Loop& loop, Sockets& sockets, const Recipe& recipe, con
         ->check(Clock::now() + ProtocolOptions{}.check_timeout, cancelled);
 }
 
-SupervisorEvents events(PidFile& pid_file) {
+SupervisorEvents events(PidFile& pid_file, const Options& options, Host& host) {
     SupervisorEvents e;
-    e.serving = [&pid_file](Generation pid, const Outcome& last) {
+    e.serving = [&pid_file, &options, &host](Generation pid, const Outcome& last) {
+        if (const auto now = make_recipe(options.command, {}); now)
+            host.look_at_server(now->transparent);
         if (const auto r = pid_file.write(pid); !r)
             spdlog::warn("{}", r.error().message);
         tell_service_manager(ServiceState::ready, fmt::format("server {}; {}", pid, to_text(last)));
@@ -139,7 +141,7 @@ Result<int> command_run(const Options& options) {
         make_supervised_server(**children, (*host)->sockets(), std::move(*recipe), std::move(*backing));
     PidFile pid_file(options.pid_file);
     SupervisorOptions with_events = supervisor_options(options, **host, front);
-    with_events.events = events(pid_file);
+    with_events.events = events(pid_file, options, **host);
     Supervisor supervisor((*host)->loop(), (*host)->gate(), (*host)->sockets(), *server,
                           std::move(with_events));
     if (const auto r = supervisor.prepare(); !r)

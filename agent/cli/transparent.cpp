@@ -101,6 +101,7 @@ Result<std::unique_ptr<Transparent>> Transparent::make(Loop& loop, const Transpa
                                                        const WaitAgain& again) {
     auto transparent = std::make_unique<Transparent>();
     transparent->options_ = options;
+    transparent->needed_ = server_needs_it;
     transparent->off_because_ = not_wanted(options, server_needs_it);
     if (!transparent->off_because_.empty()) {
         if (const auto swept = sweep_routing(registry); !swept)
@@ -209,6 +210,18 @@ Result<void> Transparent::give_up(Registry& registry, const Error& why) {
         return failure(why.exit, off_because_ + "; --transparent off does without", why.code);
     spdlog::warn("the server's configuration asks for transparent connections, but: {}", off_because_);
     return {};
+}
+
+void Transparent::look_again(bool server_needs_it) {
+    const bool began = server_needs_it && !needed_;
+    needed_ = server_needs_it;
+    if (!began || routing_ || options_.wish == Wish::off)
+        return;
+    off_because_ =
+        "the server's configuration did not ask for it when syngate started; restart syngate, or start "
+        "it with --transparent on";
+    spdlog::warn("the server's configuration asks for transparent connections now, which is off: {}",
+                 off_because_);
 }
 
 void Transparent::report_obstacles(const GateStatus& gate) const {

@@ -36,6 +36,8 @@ public:
     [[nodiscard]] std::optional<DivertOptions> divert() const;
     // Who keeps the gate cannot divert. An error where it was asked for, else a warning.
     Result<void> give_up(Registry& registry, const Error& why);
+    // The server's configuration may ask for it since the last time: decided at the start, told now.
+    void look_again(bool server_needs_it);
     // To be called once the programs or rules are in place: says what is in the way, once for each thing.
     void report_obstacles(const GateStatus& gate) const;
     [[nodiscard]] nlohmann::json status(const GateStatus& gate) const;
@@ -52,6 +54,7 @@ private:
     std::unique_ptr<PolicyRouting> routing_;
     Registry* registry_ = nullptr; // outlives this
     bool lent_ = false;
+    bool needed_ = false; // by the server's configuration, as it was when last looked at
     std::vector<std::uint64_t> lenders_; // ids of those that stop, and need theirs until then
     OwnRouting lenders_own_;             // with other options than ours
     Source until_lenders_end_;

@@ -279,6 +279,20 @@ TEST_F(TransparentRouting, AutoKeepsTheGateOfBpfWhereItCannotDivert) {
     EXPECT_EQ(network_state(), before);
 }
 
+TEST_F(TransparentRouting, AReloadThatAsksForItIsTold) {
+    const auto config = write_file("plain.cfg", haproxy_config({.ports = {8080}}));
+    StoppedAgent agent({.server = haproxy_argv(config)});
+    EXPECT_EQ(agent.ask("reload")["exit"], 0);
+    EXPECT_FALSE(agent.log().contains("asks for transparent connections now")) << agent.log();
+    write_file("plain.cfg", read_file(ProxyScene::transparent_config()));
+    EXPECT_EQ(agent.ask("reload")["exit"], 0);
+    EXPECT_TRUE(agent.log().contains("asks for transparent connections now")) << agent.log();
+    const auto status = agent.status()["transparent"];
+    EXPECT_EQ(status["on"], false);
+    EXPECT_TRUE(status["because"].get<std::string>().contains("restart syngate")) << status;
+    EXPECT_EQ(network_state(), before);
+}
+
 TEST_F(TransparentRouting, AutoLeavesAConfigurationWithoutItAlone) {
     StoppedAgent agent({.server = haproxy_argv(write_file("plain.cfg", haproxy_config({.ports = {8080}})))});
     EXPECT_EQ(agent.status()["transparent"]["on"], false);
