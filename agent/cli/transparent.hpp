@@ -54,7 +54,7 @@ private:
     std::unique_ptr<PolicyRouting> routing_;
     Registry* registry_ = nullptr; // outlives this
     bool lent_ = false;
-    bool needed_ = false; // by the server's configuration, as it was when last looked at
+    bool needed_ = false;                // by the server's configuration, as it was when last looked at
     std::vector<std::uint64_t> lenders_; // ids of those that stop, and need theirs until then
     OwnRouting lenders_own_;             // with other options than ours
     Source until_lenders_end_;
