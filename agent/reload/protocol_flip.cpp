@@ -158,8 +158,10 @@ Result<void> Protocol::Run::blue_green() {
     outcome_.flipped = front;
     timer_.done("flip");
 
+    // Of a connection that was steered the local port is the clients'; of one that was led by rewriting, its
+    // server's own.
     const auto going = cookies_of(*before, {old_port});
-    auto drained = drain_old(front, going, !p_.server_.recipe().graceful);
+    auto drained = drain_old({p_.options_.front, old_port}, going, !p_.server_.recipe().graceful);
     if (const auto status = p_.server_.exited(*fresh); drained && status)
         drained = failure(Exit::failed, fmt::format("the new server {} after it listened", status->text()));
     if (!drained) {

@@ -35,6 +35,7 @@ struct World {
     Listeners strangers;
     std::vector<HalfOpen> half_open;
     std::size_t connected = 0;
+    std::uint16_t connected_port = 0; // theirs; 0: any that is asked for
     int connected_asked = 0;
     int looks = 0;
     std::uint64_t next_cookie = 1;
@@ -167,9 +168,11 @@ public:
         std::erase_if(found, [&](const HalfOpen& h) { return !ports.contains(h.port); });
         return found;
     }
-    Result<std::size_t> connected(const PortSet&, const std::set<std::uint32_t>* among) override {
+    Result<std::size_t> connected(const PortSet& ports, const std::set<std::uint32_t>* among) override {
         world_.look();
         ++world_.connected_asked;
+        if (world_.connected_port != 0 && !ports.contains(world_.connected_port))
+            return 0;
         return among ? among->size() : world_.connected;
     }
 

@@ -353,6 +353,32 @@ TEST_F(BlueGreenTest, ConnectionsOfTheOldServerFinishAndThoseOfTheNewOneAreNotWa
     EXPECT_LT(Clock::now() - began, 20s);
 }
 
+// Of a connection that was steered the local port is 80, but of one that iptables has led there 9002.
+TEST_F(BlueGreenTest, ConnectionsToTheOldServersOwnPortAreWaitedFor) {
+    server.how.graceful = false;
+    options.drain.finish = 1ms;
+    options.swap_timeout = 30s;
+    protocol.emplace(*loop, gate, sockets, server, options);
+    ASSERT_TRUE(protocol->start().ok());
+    world.connected_port = 9002;
+    world.on_event = [&](const std::string& what) {
+        if (what == "steer 80 to 3") {
+            world.half_open = {{.port = 9002}};
+            server.connections = {17};
+            world.later(20, [this] { world.half_open.clear(); });
+            world.later(40, [this] { server.connections.clear(); });
+        }
+        if (what == "tell 102 USR1") {
+            EXPECT_TRUE(world.half_open.empty());
+            EXPECT_TRUE(server.connections.empty());
+        }
+    };
+    const Outcome outcome = protocol->reload();
+    EXPECT_TRUE(outcome.ok()) << outcome.message;
+    EXPECT_EQ(outcome.half_open, 1U);
+    EXPECT_TRUE(world.has("tell 102 USR1"));
+}
+
 TEST_F(BlueGreenTest, AllSocketsOfTheNewServerAreWaitedFor) {
     Source second;
     server.on_start = [&](Generation g) {
