@@ -3,12 +3,15 @@
 
 #include "netns/process.hpp"
 
+#include <array>
 #include <fmt/format.h>
 #include <sstream>
 
 namespace syngate::live {
 
 namespace {
+
+constexpr std::array legacy_tables{"filter", "mangle", "nat"};
 
 std::string without_counters(const std::string& saved) {
     std::istringstream lines(saved);
@@ -41,8 +44,16 @@ std::string all_rules() {
 
 void make_legacy_tables() {
     for (const char* program : {"iptables-legacy", "ip6tables-legacy"})
-        for (const char* table : {"filter", "mangle", "nat"})
+        for (const char* table : legacy_tables)
             must_run({program, "-t", table, "-L", "-n"});
+}
+
+void remove_all_rules() {
+    must_run({"nft", "flush", "ruleset"});
+    for (const char* program : {"iptables-legacy", "ip6tables-legacy"})
+        for (const char* table : legacy_tables)
+            for (const char* what : {"-F", "-X"})
+                must_run({program, "-w", "-t", table, what});
 }
 
 } // namespace syngate::live

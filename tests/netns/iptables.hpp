@@ -20,5 +20,7 @@ std::string rules_of(const std::string& variant);
 // Makes legacy's tables, which come into being when they are first asked for and stay as long as the
 // namespace.
 void make_legacy_tables();
+// Whoever's they are, of both variants; for a test's end.
+void remove_all_rules();
 
 } // namespace syngate::live

@@ -24,6 +24,7 @@ constexpr Duration slack = 600ms; // two busy cores, and a knock lasts 20 ms
 class Iptables : public testing::TestWithParam<const char*> {
 protected:
     Iptables() { make_legacy_tables(); }
+    ~Iptables() override { remove_all_rules(); } // another test may follow in this process
     [[nodiscard]] std::string variant() const { return GetParam(); }
     [[nodiscard]] SpawnOptions by(const std::string& without = "") const {
         return {.extra_env = {only_variant(variant(), without)}};
