@@ -141,9 +141,12 @@ bool Host::by_bpf() const {
 }
 
 Result<void> Host::divert_by_iptables(const DivertOptions& divert, Duration lease) {
-    auto made = IptablesDivert::put_up(
-        *loop_, *gate_, *sockets_,
-        {.divert = divert, .owner_id = registry_->id(), .variant = gate_->status().hook, .lease = lease});
+    auto made = IptablesDivert::put_up(*loop_, *gate_, *sockets_,
+                                       {.divert = divert,
+                                        .owner_id = registry_->id(),
+                                        .variant = gate_->status().hook,
+                                        .ipv6 = transparent_->has_ipv6(),
+                                        .lease = lease});
     if (!made)
         return transparent_->give_up(*registry_, made.error());
     divert_ = std::move(*made);
@@ -167,7 +170,8 @@ Result<std::unique_ptr<Steering>> Host::make_steering(const Options& options, bo
         return make_iptables_steering(*loop_, {.owner_id = registry_->id(),
                                                .variant = gate_->status().hook,
                                                .lease = options.gate.lease,
-                                               .at_once = needed});
+                                               .at_once = needed,
+                                               .gate_is_closed = [this] { return gate_->is_closed(); }});
     if (switched_off(feature::sk_lookup))
         return failure(Exit::impossible, fmt::format("sk_lookup is {}", off_text));
     return make_bpf_steering({.pins = gate_->status().pins, .owner_id = registry_->id()});

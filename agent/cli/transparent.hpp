@@ -34,6 +34,8 @@ public:
     void lend();
     // For the programs; empty: off.
     [[nodiscard]] std::optional<DivertOptions> divert() const;
+    // Marked packets of IPv6 are routed to this host, as those of IPv4 are.
+    [[nodiscard]] bool has_ipv6() const { return routing_ && routing_->no_ipv6_because().empty(); }
     // Who keeps the gate cannot divert. An error where it was asked for, else a warning.
     Result<void> give_up(Registry& registry, const Error& why);
     // The server's configuration may ask for it since the last time: decided at the start, told now.

@@ -18,7 +18,7 @@ class Trial {
 public:
     Trial(const Tool& tool, std::uint64_t owner, const rules::ExtensionSet& wanted)
         : tool_(tool), owner_(owner), mangle_(note_makings(tool, owner, rules::mangle, {})) {
-        if (wanted.contains(rules::Extension::redirect))
+        if (wanted.contains(rules::Extension::dnat))
             nat_ = note_makings(tool, owner, rules::nat, {});
     }
 
@@ -75,7 +75,7 @@ Result<Extensions> try_extensions(const Tool& tool, std::uint64_t owner, const r
     }
     Result<void> removed;
     for (const char* table : {rules::mangle, rules::nat})
-        if (table == rules::mangle || tried.contains(rules::Extension::redirect))
+        if (table == rules::mangle || tried.contains(rules::Extension::dnat))
             if (const auto one = remove_parts(tool, table, owner, rules::trial_parts); !one)
                 removed = std::unexpected(one.error());
     if (!r)

@@ -35,14 +35,26 @@ public:
         auto by = choose_standing_tools(needs(), options_.owner_id);
         if (!by)
             return std::unexpected(by.error());
+        if (!options_.ipv6)
+            std::erase_if(by->tools, [](const Tool& tool) { return tool.ipv6; });
         addrtype_ = by->useful.contains(Extension::addrtype);
-        auto made = StandingRules::make(loop, {.tools = std::move(by->tools),
-                                               .owner = options_.owner_id,
-                                               .table = rules::mangle,
-                                               .parts = rules::transparent_parts,
-                                               .purpose = "l",
-                                               .lease_by = by->lease_by,
-                                               .lease = 10 * options_.lease});
+        const std::uint64_t owner = options_.owner_id;
+        auto made = StandingRules::make(
+            loop, {.tools = std::move(by->tools),
+                   .owner = owner,
+                   .table = rules::mangle,
+                   .hooks = {"PREROUTING"},
+                   .parts = rules::transparent_parts,
+                   .purpose = "l",
+                   .lease_by = by->lease_by,
+                   .lease = options_.lease,
+                   .counts_in = [owner](std::string_view saved, bool) { return counts_in(saved, owner); },
+                   .gate_is_closed = [this] { return gate_.is_closed(); },
+                   .take_away = [owner](const Tool& tool) -> Result<void> {
+                       const auto removed =
+                           remove_parts(tool, rules::mangle, owner, rules::transparent_parts, loop_lock_wait);
+                       return removed ? Result<void>{} : std::unexpected(removed.error());
+                   }});
         if (!made)
             return std::unexpected(made.error());
         rules_ = std::move(*made);
@@ -72,11 +84,11 @@ public:
     }
 
     [[nodiscard]] std::vector<std::pair<std::string, std::uint64_t>> verdicts() const override {
-        rules::TransparentCounts sum = before_;
-        add_counts(sum);
-        return {{"diverted", sum.diverted},
-                {"diverted_error", sum.diverted_error},
-                {"intercepted", sum.intercepted}};
+        RuleCounts counts = rules_->counts();
+        std::vector<std::pair<std::string, std::uint64_t>> all;
+        for (const char* reason : {"diverted", "diverted_error", "intercepted"})
+            all.emplace_back(reason, counts[reason]);
+        return all;
     }
 
 private:
@@ -119,41 +131,25 @@ private:
     }
 
     Result<void> apply() {
-        add_counts(before_);
-        const auto makings = [&](const Tool& tool) {
-            return note_makings(tool, options_.owner_id, rules::mangle, {"PREROUTING"});
-        };
-        std::array<rules::Made, 2> made;
-        for (const Tool& tool : rules_->options().tools)
-            made[tool.ipv6 ? 1 : 0] = makings(tool);
-        auto r = rules_->apply(
-            [how = options_.divert, owner = options_.owner_id, addrtype = addrtype_, made,
-             live = live_](const Tool& tool, const std::string& lease, bool with_jumps) {
-                const std::size_t family = tool.ipv6 ? 1 : 0;
+        return rules_->apply(
+            [how = options_.divert, owner = options_.owner_id, addrtype = addrtype_, live = live_](
+                const Tool& tool, const rules::Made& made, const std::string& lease, bool with_jumps) {
                 return rules::transparent({.owner = owner,
                                            .ipv6 = tool.ipv6,
                                            .mark = how.mark,
                                            .mask = how.mask,
                                            .addrtype = addrtype,
-                                           .made = made[family]},
-                                          how.intercepts, live[family], lease, with_jumps);
+                                           .made = made},
+                                          how.intercepts, live[tool.ipv6 ? 1 : 0], lease, with_jumps);
             },
             "cannot put up the rules of transparent proxying");
-        return r;
     }
 
-    // What the rules that are there have counted.
-    void add_counts(rules::TransparentCounts& sum) const {
-        if (!rules_->are_there())
-            return;
-        for (const Tool& tool : rules_->options().tools) {
-            const auto saved = tool.saved(rules::mangle);
-            const auto counts =
-                saved ? rules::transparent_counts(*saved, options_.owner_id) : rules::TransparentCounts{};
-            sum.diverted += counts.diverted;
-            sum.diverted_error += counts.diverted_error;
-            sum.intercepted += counts.intercepted;
-        }
+    static RuleCounts counts_in(std::string_view saved, std::uint64_t owner) {
+        const auto counts = rules::transparent_counts(saved, owner);
+        return {{"diverted", counts.diverted},
+                {"diverted_error", counts.diverted_error},
+                {"intercepted", counts.intercepted}};
     }
 
     const Gate& gate_;
@@ -161,7 +157,6 @@ private:
     IptablesDivertOptions options_;
     bool addrtype_ = true;
     Live live_;
-    rules::TransparentCounts before_; // of rules that were replaced
     std::unique_ptr<StandingRules> rules_;
     Source look_;
 };

@@ -20,7 +20,8 @@ struct IptablesDivertOptions {
     DivertOptions divert;
     std::uint64_t owner_id = 0;
     std::string variant; // "nft", "legacy"
-    Duration lease{};    // the gate's; what is intercepted lasts ten of them after the agent's death
+    bool ipv6 = true;    // marked packets of IPv6 are routed to this host; without, TPROXY would lose them
+    Duration lease{};    // the gate's; what is intercepted lasts three of them after the agent's death
 };
 
 class IptablesDivert {

@@ -6,6 +6,7 @@
 #include "iptables/rules_redirect.hpp"
 
 #include <algorithm>
+#include <numeric>
 
 namespace syngate {
 namespace {
@@ -36,11 +37,11 @@ void remove_makings(const Tool& tool, const std::string& table, std::uint64_t ow
 } // namespace
 
 rules::Made note_makings(const Tool& tool, std::uint64_t owner, const std::string& table,
-                         const std::set<std::string>& hooks) {
+                         const std::set<std::string>& hooks, const std::optional<std::string>& said) {
     rules::Made made;
     if (tool.variant != "nft")
         return made; // legacy's tables come with the first look at them, and nobody can take them away
-    const auto saved = tool.saved(table);
+    const auto saved = said ? Result<std::string>(*said) : tool.saved(table);
     if (saved) {
         made = rules::made(*saved, table, owner); // stays noted
         const auto by_any = rules::made(*saved, table);
@@ -92,7 +93,8 @@ Result<std::size_t> retire_redirects(const Tool& tool, std::uint64_t owner, Dura
         !jumps.empty())
         if (const auto r = tool.apply(cannot_remove, jumps, lock_wait); !r)
             return std::unexpected(r.error());
-    const std::size_t connections = count_redirected(rules::redirects_in(*saved, owner, tool.ipv6));
+    const auto counts = count_redirected(rules::redirects_in(*saved, owner, tool.ipv6));
+    const std::size_t connections = std::reduce(counts.begin(), counts.end());
     if (connections > 0)
         return connections;
     if (const auto r = remove_parts(tool, rules::nat, owner, rules::redirect_parts, lock_wait); !r)

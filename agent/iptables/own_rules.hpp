@@ -7,17 +7,20 @@
 #include "iptables/rules.hpp"
 #include "iptables/tool.hpp"
 
+#include <optional>
 #include <set>
 #include <string>
 
 namespace syngate {
 
 constexpr Duration usual_lock_wait = std::chrono::seconds(5);
+// Of what nobody has asked for: the loop has others to serve, and it comes again.
+constexpr Duration loop_lock_wait = std::chrono::seconds(1);
 
 // Before the first rule: what of the table and these hooks is, or will be, there only for agents. To be noted
-// in the rules.
+// in the rules. said: by iptables-save just now; without, it is asked.
 rules::Made note_makings(const Tool& tool, std::uint64_t owner, const std::string& table,
-                         const std::set<std::string>& hooks);
+                         const std::set<std::string>& hooks, const std::optional<std::string>& said = {});
 
 // Takes these chains away, and the jumps to them. If they are the agent's last in this table, then what it
 // has made there as well, unless keep_makings. Returns what iptables-save said before.

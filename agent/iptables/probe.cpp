@@ -96,7 +96,7 @@ Features probe_iptables() {
     for (const std::string_view name :
          {feature::iptables_nft, feature::iptables_legacy, feature::ip6tables, feature::xt_multiport,
           feature::xt_recent, feature::xt_time, feature::nfqueue, feature::xt_addrtype, feature::xt_socket,
-          feature::xt_mark, feature::xt_tproxy, feature::xt_redirect})
+          feature::xt_mark, feature::xt_tproxy, feature::xt_dnat})
         if (!find_feature(result, name))
             result.push_back(
                 made(name, false,

@@ -4,6 +4,7 @@
 #include "base/fd.hpp"
 #include "control/registry.hpp"
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <csignal>
@@ -19,6 +20,8 @@
 
 namespace syngate {
 namespace {
+
+constexpr Duration sign_every = std::chrono::milliseconds(250); // the shortest lease is 1 s
 
 // Memory files instead of pipes: nothing can fill up, whatever is read when.
 Fd memory_file(const std::string& content) {
@@ -90,15 +93,39 @@ int start_program(const std::vector<std::string>& argv, const std::array<int, 3>
     return error;
 }
 
+std::vector<const SignOfLife*>& living() {
+    static std::vector<const SignOfLife*> all;
+    return all;
+}
+
 // False at the deadline.
 bool wait_for_end(pid_t pid, Duration patience) {
     const Fd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
     if (!pidfd)
         return true; // waitpid waits then, without a deadline
-    return wait_answering(pidfd.get(), Clock::now() + patience);
+    const Time deadline = Clock::now() + patience;
+    while (!wait_answering(pidfd.get(), std::min(deadline, Clock::now() + sign_every))) {
+        if (Clock::now() >= deadline)
+            return false;
+        SignOfLife::give_all();
+    }
+    return true;
 }
 
 } // namespace
+
+void SignOfLife::give_all() {
+    for (const SignOfLife* each : living())
+        each->sign_();
+}
+
+SignOfLife::SignOfLife(std::function<void()> sign) : sign_(std::move(sign)) {
+    living().push_back(this);
+}
+
+SignOfLife::~SignOfLife() {
+    std::erase(living(), this);
+}
 
 std::string find_program(const std::string& name) {
     const char* path = std::getenv("PATH");
@@ -113,6 +140,7 @@ std::string find_program(const std::string& name) {
 
 Result<ProgramResult> run_program(const std::vector<std::string>& argv, const std::string& input,
                                   Duration patience) {
+    SignOfLife::give_all();
     const Fd in = memory_file(input);
     const Fd out = memory_file("");
     const Fd err = memory_file("");

@@ -7,6 +7,7 @@
 #include "base/clock.hpp"
 #include "base/result.hpp"
 
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -26,5 +27,19 @@ std::string find_program(const std::string& name);
 // reaches the agent alone. Killed with the agent, and after `patience`, which is an error with ETIMEDOUT.
 Result<ProgramResult> run_program(const std::vector<std::string>& argv, const std::string& input,
                                   Duration patience);
+
+// While it lives, `sign` is called before each program is run and a few times a second as long as that runs:
+// for what others would take a loop that does not turn to be dead by.
+class SignOfLife {
+public:
+    explicit SignOfLife(std::function<void()> sign);
+    ~SignOfLife();
+    SignOfLife(const SignOfLife&) = delete;
+    SignOfLife& operator=(const SignOfLife&) = delete;
+    static void give_all();
+
+private:
+    std::function<void()> sign_;
+};
 
 } // namespace syngate

@@ -8,8 +8,9 @@
 
 namespace syngate {
 
-// Connections of this network namespace that go on and were led from one of these ports to the other, by
-// conntrack; where it does not tell, those to the other port.
-std::size_t count_redirected(const std::vector<rules::Redirected>& redirects);
+// For each of them the connections of this network namespace that go on and were led from the one port to the
+// other, by conntrack: to an address of this host, as others lead connections elsewhere. Where conntrack does
+// not tell, those to the other port.
+std::vector<std::size_t> count_redirected(const std::vector<rules::Redirected>& redirects);
 
 } // namespace syngate

@@ -242,8 +242,8 @@ const char* name_of(Extension extension) {
         return "xt_mark";
     case Extension::tproxy:
         return "xt_TPROXY";
-    case Extension::redirect:
-        return "xt_REDIRECT";
+    case Extension::dnat:
+        return "xt_DNAT";
     }
     return "?";
 }
@@ -270,7 +270,7 @@ std::string trial(std::uint64_t owner, bool ipv6, const Made& made_mangle, const
             return fmt::format("-A {} -j MARK --set-xmark 0x1/0x1", name);
         case Extension::tproxy:
             return fmt::format("{} -j TPROXY --on-port 1 --tproxy-mark 0x1/0x1", begin);
-        case Extension::redirect:
+        case Extension::dnat:
             break;
         }
         return "";
@@ -280,11 +280,9 @@ std::string trial(std::uint64_t owner, bool ipv6, const Made& made_mangle, const
         if (const std::string line = rule(each); !line.empty())
             lines += line + "\n";
     std::string all = in_table(mangle, lines);
-    if (of.contains(Extension::redirect))
+    if (of.contains(Extension::dnat))
         all += in_table(nat, emptied(name) + notes(owner, made_nat) +
-                                 fmt::format("{0} -j REDIRECT --to-ports 1\n{0} -j DNAT --to-destination "
-                                             "{1}:1\n",
-                                             begin, ipv6 ? "[::1]" : "127.0.0.1"));
+                                 fmt::format("{} -j DNAT --to-destination :1\n", begin));
     return all;
 }
 

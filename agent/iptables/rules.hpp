@@ -90,11 +90,11 @@ std::string list_path(const std::string& list);
 const char* list_entry(bool ipv6);
 
 // Extensions of which one can be missing, for a trial in a chain that nothing refers to.
-enum class Extension { multiport, recent, time, nfqueue, addrtype, socket, mark, tproxy, redirect };
+enum class Extension { multiport, recent, time, nfqueue, addrtype, socket, mark, tproxy, dnat };
 using ExtensionSet = std::set<Extension>;
 inline const ExtensionSet all_extensions{Extension::multiport, Extension::recent,   Extension::time,
                                          Extension::nfqueue,   Extension::addrtype, Extension::socket,
-                                         Extension::mark,      Extension::tproxy,   Extension::redirect};
+                                         Extension::mark,      Extension::tproxy,   Extension::dnat};
 const char* name_of(Extension extension); // as in feature::
 std::string trial(std::uint64_t owner, bool ipv6, const Made& made_mangle, const Made& made_nat,
                   const ExtensionSet& of);

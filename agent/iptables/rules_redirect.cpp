@@ -17,14 +17,18 @@ std::string address_text(const ListenAddress& at) {
     return text;
 }
 
+std::string match_of(const Redirect& redirect) {
+    return fmt::format("{}{} --dport {}",
+                       redirect.at.is_any() ? "" : fmt::format("-d {} ", address_text(redirect.at)),
+                       text::a_syn, redirect.at.port);
+}
+
 std::string target_of(const Redirect& redirect) {
     if (redirect.to == 0)
         return "RETURN";
-    if (redirect.at.is_any())
-        return fmt::format("REDIRECT --to-ports {}", redirect.to);
-    const std::string address = address_text(redirect.at);
-    return fmt::format("DNAT --to-destination {}:{}", redirect.at.ipv6 ? "[" + address + "]" : address,
-                       redirect.to);
+    // Another port of the same address. Not -j REDIRECT, which puts one of the interface in its place, and
+    // drops what comes in by an interface without one.
+    return fmt::format("DNAT --to-destination :{}", redirect.to);
 }
 
 // The number behind `what`, or behind the last ':' of the word there.
@@ -49,9 +53,13 @@ std::string redirected(const Redirection& how, const std::vector<Redirect>& redi
     for (const bool any : {false, true})
         for (const Redirect& each : redirects)
             if (each.at.ipv6 == how.ipv6 && each.at.is_any() == any)
-                lines += fmt::format("-A {} {}{} --dport {} {} -j {}\n", name,
-                                     any ? "" : fmt::format("-d {} ", address_text(each.at)), text::a_syn,
-                                     each.at.port, lease, target_of(each));
+                lines += fmt::format("-A {} {} {} -j {}\n", name, match_of(each), lease, target_of(each));
+    std::string unreachable;
+    for (const Redirect& each : how.former)
+        if (each.at.ipv6 == how.ipv6)
+            unreachable += fmt::format("-A {} {} -j {}\n", name, match_of(each), target_of(each));
+    if (!unreachable.empty())
+        lines += fmt::format("-A {} -j RETURN\n", name) + unreachable;
     if (with_jumps)
         for (const char* hook : {"PREROUTING", "OUTPUT"})
             lines += fmt::format("-I {} -p tcp {} -j {}\n", hook, text::to_here, name);
@@ -64,8 +72,7 @@ std::vector<Redirected> redirects_in(std::string_view saved, std::uint64_t owner
     text::for_each_line(saved, nat, [&](std::string_view line, std::string_view counters) {
         if (!line.starts_with(rule))
             return;
-        const std::uint16_t to =
-            std::max(port_behind(line, "--to-ports "), port_behind(line, "--to-destination "));
+        const std::uint16_t to = port_behind(line, "--to-destination ");
         if (to != 0)
             found.push_back({ipv6, port_behind(line, "--dport "), to, text::packets_in(counters)});
     });

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// The flip as text, in the table nat: SYNs to this host's own addresses are led to another port, those that
-// come in (PREROUTING) and those of this host itself (OUTPUT).
+// The flip as text, -j DNAT, in the table nat: SYNs to this host's own addresses are led to another port,
+// those that come in (PREROUTING) and those of this host itself (OUTPUT).
 #pragma once
 
 #include "iptables/rules.hpp"
@@ -18,10 +18,12 @@ struct Redirection {
     std::uint64_t owner = 0;
     bool ipv6 = false;
     Made made = {};
+    // By which connections were led that go on. They come to no rule any more, but conntrack, which
+    // translates their packets, is at work only as long as some rule needs it.
+    std::vector<Redirect> former = {};
 };
 
-// Those of the family, addresses of their own first. For every address -j REDIRECT; for one address, which
-// REDIRECT would not keep, -j DNAT to the same. lease: a match. with_jumps: for the first time.
+// Those of the family, addresses of their own first. lease: a match. with_jumps: for the first time.
 std::string redirected(const Redirection& how, const std::vector<Redirect>& redirects,
                        const std::string& lease, bool with_jumps);
 

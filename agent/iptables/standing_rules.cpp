@@ -14,18 +14,26 @@
 namespace syngate {
 namespace {
 
-constexpr int renewals_in_a_lease = 10;
+constexpr int gate_leases = 3; // a renewal may be missed, and the next one be late
+constexpr Duration counts_last = std::chrono::seconds(1);
+constexpr Duration try_again_after = std::chrono::seconds(5);
+constexpr int look_at_most = 50; // of the time that passes, one part, however many rules others have
 
 std::int64_t seconds_of(Duration lease) {
-    return std::max<std::int64_t>(1, std::chrono::ceil<std::chrono::seconds>(lease).count());
+    return std::max<std::int64_t>(1, std::chrono::ceil<std::chrono::seconds>(gate_leases * lease).count());
 }
 
 } // namespace
 
+StandingRules::StandingRules(StandingOptions options)
+    : options_(std::move(options)), sign_of_life_([this] {
+          if (are_there())
+              (void)grant();
+      }) {}
+
 Result<std::unique_ptr<StandingRules>> StandingRules::make(Loop& loop, StandingOptions options) {
     std::unique_ptr<StandingRules> rules(new StandingRules(std::move(options)));
-    auto renewal =
-        loop.every(rules->options_.lease / renewals_in_a_lease, [self = rules.get()] { self->renew(); });
+    auto renewal = loop.every(rules->options_.lease, [self = rules.get()] { self->renew(); });
     if (!renewal)
         return std::unexpected(renewal.error());
     rules->renewal_ = std::move(*renewal);
@@ -46,9 +54,18 @@ std::string StandingRules::lease_of(const Tool& tool) const {
     return rules::time_match(now - seconds, now + seconds + 1);
 }
 
-Result<void> StandingRules::grant() const {
+Result<void> StandingRules::grant() {
     if (options_.lease_by != rules::LeaseBy::recent)
         return {};
+    const Time now = Clock::now();
+    const Duration lease = std::chrono::seconds(seconds_of(options_.lease));
+    if (granted_at_ && !leased_.empty() && now > *granted_at_ + lease)
+        spdlog::warn(
+            "rules of ours in the table {} had no effect for {}: this agent was stopped, or kept from "
+            "running, for longer than three times --lease",
+            options_.table, format_duration(now - *granted_at_ - lease));
+    if (are_there())
+        granted_at_ = now;
     Result<void> result;
     for (const Tool& tool : options_.tools) {
         if (!leased_.contains(tool.ipv6))
@@ -63,85 +80,145 @@ Result<void> StandingRules::grant() const {
 }
 
 Result<void> StandingRules::put(const Tool& tool, const Text& text, const std::string& what,
-                                bool with_jumps) const {
-    return tool.apply(what, text(tool, lease_of(tool), with_jumps));
+                                Duration lock_wait) {
+    const auto saved = tool.saved(options_.table);
+    if (!saved)
+        return std::unexpected(saved.error());
+    note_counts(tool, *saved);
+    const auto made = note_makings(tool, options_.owner, options_.table, options_.hooks, *saved);
+    const std::string lease = lease_of(tool);
+    const std::string whole = text(tool, made, lease, true);
+    const auto expected = rules::presence_after(whole);
+    const auto found = rules::presence_in(*saved, options_.table, options_.owner, options_.parts);
+    changed_by_others_ |= are_there() && found != expected_[tool.ipv6];
+    // Jumps that are there stay where they are among others' rules.
+    const auto r = tool.apply(
+        what,
+        found.jumps == expected.jumps
+            ? text(tool, made, lease, false)
+            : rules::without_former_jumps(whole, *saved, options_.table, options_.owner, options_.parts),
+        lock_wait);
+    if (!r)
+        return r;
+    count_anew(tool);
+    expected_[tool.ipv6] = expected;
+    if (whole.find(lease) != whole.npos)
+        leased_.insert(tool.ipv6);
+    else
+        leased_.erase(tool.ipv6);
+    return {};
 }
 
 Result<void> StandingRules::apply(Text text, const std::string& what) {
     const bool first = !are_there();
-    Result<void> r;
     std::size_t done = 0;
-    while (r && done < options_.tools.size())
-        if (r = put(options_.tools[done], text, what, first); r)
-            ++done;
+    Result<void> r;
+    for (; r && done < options_.tools.size(); done += r ? 1 : 0)
+        r = put(options_.tools[done], text, what, first ? usual_lock_wait : loop_lock_wait);
     if (!r) {
-        for (std::size_t i = 0; i < done; ++i) {
-            const Tool& tool = options_.tools[i];
-            Result<void> back;
-            if (!first)
-                back = put(tool, text_, what, false);
-            else if (const auto removed = remove_parts(tool, options_.table, options_.owner, options_.parts);
-                     !removed)
-                back = std::unexpected(removed.error());
-            if (!back)
-                spdlog::warn("{}", back.error().message);
-        }
-        if (const auto granted = first ? Result<void>{} : grant(); !granted)
-            spdlog::warn("{}", granted.error().message);
+        roll_back(done, first);
         return r;
     }
+    const auto granted = grant();
+    if (!granted && first) {
+        roll_back(done, first);
+        return granted;
+    }
+    if (!granted) // what replaces others is in force by their lease; the next renewal tries again
+        spdlog::warn("{}", granted.error().message);
     text_ = std::move(text);
     what_ = what;
-    leased_.clear();
-    for (const Tool& tool : options_.tools)
-        if (const std::string lease = lease_of(tool); text_(tool, lease, first).find(lease) != lease.npos)
-            leased_.insert(tool.ipv6);
     renewal_.enable(true);
-    const auto granted = grant();
-    if (granted || !first) { // what replaces others is in force by their lease; the next renewal tries again
-        if (!granted)
-            spdlog::warn("{}", granted.error().message);
-        return {};
+    return {};
+}
+
+void StandingRules::roll_back(std::size_t families, bool first) {
+    for (std::size_t i = 0; i < families; ++i) {
+        const Tool& tool = options_.tools[i];
+        if (const auto r = first ? options_.take_away(tool) : put(tool, text_, what_, loop_lock_wait); !r)
+            spdlog::warn("{}", r.error().message);
     }
-    for (const Tool& tool : options_.tools)
-        if (const auto removed = remove_parts(tool, options_.table, options_.owner, options_.parts); !removed)
-            spdlog::warn("{}", removed.error().message);
-    forget();
-    return granted;
+    if (first)
+        forget();
+    else if (const auto granted = grant(); !granted)
+        spdlog::warn("{}", granted.error().message);
 }
 
 void StandingRules::forget() {
     text_ = {};
+    granted_at_.reset();
     renewal_.enable(false);
 }
 
-// Whatever is left of them goes first: jumps would be there twice.
-Result<void> StandingRules::put_back() {
-    Result<void> result;
-    for (const Tool& tool : options_.tools) {
-        const auto removed =
-            remove_parts(tool, options_.table, options_.owner, options_.parts, usual_lock_wait, true);
-        const Result<void> r = removed ? put(tool, text_, what_, true) : std::unexpected(removed.error());
-        if (!r)
-            result = r;
-    }
-    return result ? grant() : result;
+// A firewall that is loaded anew may leave the chains and take the jumps, or empty them all.
+bool StandingRules::is_changed(const Tool& tool) {
+    const auto saved = tool.saved(options_.table);
+    if (!saved)
+        return false;
+    note_counts(tool, *saved);
+    return rules::presence_in(*saved, options_.table, options_.owner, options_.parts) != expected_[tool.ipv6];
+}
+
+bool StandingRules::has_to_look() {
+    const Time began = Clock::now();
+    if (began < next_look_)
+        return false;
+    const bool changed =
+        std::ranges::any_of(options_.tools, [&](const Tool& tool) { return is_changed(tool); });
+    next_look_ = Clock::now() + look_at_most * (Clock::now() - began);
+    return changed;
+}
+
+Result<void> StandingRules::put_all() {
+    for (const Tool& tool : options_.tools)
+        if (auto r = put(tool, text_, what_, loop_lock_wait); !r)
+            return r;
+    return grant();
 }
 
 void StandingRules::renew() {
-    Result<void> r = grant();
-    if (r && options_.lease_by == rules::LeaseBy::time)
-        for (const Tool& tool : options_.tools)
-            if (r)
-                r = put(tool, text_, what_, false);
-    if (!r) {
-        spdlog::warn("rules of ours in the table {} were taken away, and are put back: {}", options_.table,
-                     r.error().message);
-        r = put_back();
-    }
+    const auto granted = grant();
+    const bool by_time = options_.lease_by == rules::LeaseBy::time && !leased_.empty();
+    if (Clock::now() < next_try_ || (options_.gate_is_closed() && !by_time))
+        return;
+    changed_by_others_ = !granted || (!by_time && has_to_look());
+    const auto r = changed_by_others_ || by_time ? put_all() : Result<void>{};
+    if (changed_by_others_ && renewed_)
+        spdlog::warn("rules of ours in the table {} were taken away or changed, and are put back{}",
+                     options_.table, granted ? "" : ": " + granted.error().message);
     if (!r && renewed_)
-        spdlog::error("{}", r.error().message);
+        spdlog::error("{}; tried again every {}", r.error().message, format_duration(try_again_after));
+    if (!r)
+        next_try_ = Clock::now() + try_again_after;
     renewed_ = r.has_value();
+}
+
+void StandingRules::note_counts(const Tool& tool, std::string_view saved) {
+    RuleCounts now = options_.counts_in(saved, tool.ipv6);
+    for (const auto& [key, former] : latest_[tool.ipv6])
+        if (const auto found = now.find(key); found == now.end() || found->second < former)
+            before_[key] += former; // by somebody who has zeroed or removed them
+    latest_[tool.ipv6] = std::move(now);
+}
+
+void StandingRules::count_anew(const Tool& tool) {
+    for (const auto& [key, former] : latest_[tool.ipv6])
+        before_[key] += former;
+    latest_[tool.ipv6].clear();
+}
+
+RuleCounts StandingRules::counts() {
+    if (are_there() && Clock::now() >= counted_at_ + counts_last) {
+        for (const Tool& tool : options_.tools)
+            if (const auto saved = tool.saved(options_.table); saved)
+                note_counts(tool, *saved);
+        counted_at_ = Clock::now();
+    }
+    RuleCounts sum = before_;
+    for (const auto& [ipv6, counts] : latest_)
+        for (const auto& [key, count] : counts)
+            sum[key] += count;
+    return sum;
 }
 
 } // namespace syngate

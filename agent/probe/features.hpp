@@ -44,12 +44,12 @@ inline constexpr std::string_view xt_addrtype = "xt_addrtype";
 inline constexpr std::string_view xt_socket = "xt_socket";
 inline constexpr std::string_view xt_mark = "xt_mark";
 inline constexpr std::string_view xt_tproxy = "xt_TPROXY";
-inline constexpr std::string_view xt_redirect = "xt_REDIRECT"; // and DNAT, with conntrack
+inline constexpr std::string_view xt_dnat = "xt_DNAT"; // with conntrack
 inline constexpr std::string_view all[] = {
-    bpf,          mmap_array,      ringbuf,     lpm_trie,     sched_cls,  xdp,       tcx,
-    tc,           xdp_link,        live_frames, bpffs,        sock_diag,  sk_lookup, divert,
-    iptables_nft, iptables_legacy, ip6tables,   xt_multiport, xt_recent,  xt_time,   nfqueue,
-    xt_addrtype,  xt_socket,       xt_mark,     xt_tproxy,    xt_redirect};
+    bpf,          mmap_array,      ringbuf,     lpm_trie,     sched_cls, xdp,       tcx,
+    tc,           xdp_link,        live_frames, bpffs,        sock_diag, sk_lookup, divert,
+    iptables_nft, iptables_legacy, ip6tables,   xt_multiport, xt_recent, xt_time,   nfqueue,
+    xt_addrtype,  xt_socket,       xt_mark,     xt_tproxy,    xt_dnat};
 } // namespace feature
 
 // Leaves nothing behind and changes nothing: what must be attached is attached in a network namespace

@@ -161,7 +161,7 @@ protected:
             EXPECT_GT(verdicts["gate_open"], 0U);
         }
         if (sum("window_us") == 0 && GetParam().flips() && rate > 0) {
-            EXPECT_GT(agent_->status()["steering"]["verdicts"]["steered"], 0U);
+            EXPECT_TRUE(wait_until([&] { return agent_->status()["steering"]["verdicts"]["steered"] > 0U; }));
         }
         const double expected = static_cast<double>(sum("window_us")) * rate / 1e6;
         if (expected >= 20) { // else it may well be that no client met a window

@@ -113,8 +113,8 @@ TEST(ModeAuto, ProbeSaysWhichAndWhy) {
 TEST(ModeAuto, ProbeTellsWhatIsSwitchedOff) {
     const auto result =
         run(robust::syngate({"probe", "--json"}),
-            {.extra_env = {{"SYNGATE_NO_FEATURE",
-                            "tcx,ringbuf,xt_time,iptables_legacy,nfqueue,xt_TPROXY,xt_REDIRECT"}}});
+            {.extra_env = {
+                 {"SYNGATE_NO_FEATURE", "tcx,ringbuf,xt_time,iptables_legacy,nfqueue,xt_TPROXY,xt_DNAT"}}});
     const auto json = nlohmann::json::parse(result.out);
     EXPECT_EQ(json["mode"], "bpf");
     EXPECT_EQ(json["hook"], "tc");
@@ -124,7 +124,7 @@ TEST(ModeAuto, ProbeTellsWhatIsSwitchedOff) {
         if (feature["how"] == "switched off by SYNGATE_NO_FEATURE" && feature["available"] == false)
             off.insert(feature["name"]);
     EXPECT_EQ(off, (std::set<std::string>{"tcx", "ringbuf", "xt_time", "iptables_legacy", "nfqueue",
-                                          "xt_TPROXY", "xt_REDIRECT"}));
+                                          "xt_TPROXY", "xt_DNAT"}));
     const auto unknown = run(robust::syngate({"probe"}), {.extra_env = {{"SYNGATE_NO_FEATURE", "tcx,warp"}}});
     EXPECT_EQ(unknown.status, (ExitStatus{2, 0}));
     EXPECT_TRUE(unknown.err.contains("'warp' is no feature")) << unknown.err;

@@ -43,7 +43,7 @@ TEST_P(Transparent, TheBackendSeesTheClientsAddress) {
         expect_the_clients_address();
         const auto status = agent.status()["transparent"];
         EXPECT_EQ(status["on"], true) << status.dump(2);
-        EXPECT_GT(status["verdicts"]["diverted"], 0U) << status.dump(2);
+        EXPECT_TRUE(wait_until([&] { return agent.status()["transparent"]["verdicts"]["diverted"] > 0U; }));
         EXPECT_EQ(status["verdicts"].value("not_transparent", 0U), 0U) << status.dump(2);
         EXPECT_EQ(agent.status()["gate"]["mode"], is_bpf(GetParam()) ? "bpf" : "iptables");
         EXPECT_EQ(agent.stop(), (ExitStatus{0, 0})) << agent.log();
@@ -68,7 +68,7 @@ TEST_P(Transparent, ForwardedTrafficOfOthersIsUntouched) {
     const auto none = diverted();
     for (const char* address : {ProxyScene::backend_v4, ProxyScene::backend_v6})
         EXPECT_TRUE(http_get(scene.hosts.client, {address, ProxyScene::backend_port})) << address;
-    EXPECT_EQ(diverted(), none);
+    EXPECT_FALSE(wait_until([&] { return diverted() != none; }, std::chrono::milliseconds(1500)));
 }
 
 TEST_P(Transparent, ReloadsUnderLoadLoseNothing) {
@@ -114,7 +114,8 @@ TEST_P(Transparent, IcmpErrorsReachTheProxysSocket) {
     StoppedAgent agent(plan());
     EXPECT_EQ(http_get(scene.hosts.client, proxy_v4, 0, 300ms), std::nullopt);
     EXPECT_EQ(http_get(scene.hosts.client, proxy_v6, 0, 300ms), std::nullopt);
-    EXPECT_GE(agent.status()["transparent"]["verdicts"]["diverted_error"], 2U);
+    EXPECT_TRUE(
+        wait_until([&] { return agent.status()["transparent"]["verdicts"]["diverted_error"] >= 2U; }));
 }
 
 INSTANTIATE_TEST_SUITE_P(Hooks, Transparent, testing::Values("tcx", "tc", "xdp", "nft", "legacy"),

@@ -264,19 +264,19 @@ TEST(IptablesRules, RedirectsKeepAnAddressAndLeaveOthersAlone) {
         "*nat\n"
         ":SYNGATE-0123456789abcdef-n - [0:0]\n"
         "-A SYNGATE-0123456789abcdef-n -d 10.0.0.1 -p tcp -m tcp --tcp-flags SYN,ACK SYN --dport 80 LEASE -j "
-        "DNAT --to-destination 10.0.0.1:8082\n"
+        "DNAT --to-destination :8082\n"
         "-A SYNGATE-0123456789abcdef-n -d 10.0.0.2 -p tcp -m tcp --tcp-flags SYN,ACK SYN --dport 80 LEASE -j "
         "RETURN\n"
-        "-A SYNGATE-0123456789abcdef-n -p tcp -m tcp --tcp-flags SYN,ACK SYN --dport 80 LEASE -j REDIRECT "
-        "--to-ports 8081\n"
+        "-A SYNGATE-0123456789abcdef-n -p tcp -m tcp --tcp-flags SYN,ACK SYN --dport 80 LEASE -j DNAT "
+        "--to-destination :8081\n"
         "-I PREROUTING -p tcp -m addrtype --dst-type LOCAL -j SYNGATE-0123456789abcdef-n\n"
         "-I OUTPUT -p tcp -m addrtype --dst-type LOCAL -j SYNGATE-0123456789abcdef-n\n"
         "COMMIT\n");
     const auto found = rules::redirects_in(
         "*nat\n[3:180] -A SYNGATE-0123456789abcdef-n -d 10.0.0.1/32 -p tcp -m tcp --dport 80 --tcp-flags "
         "SYN,ACK "
-        "SYN -j DNAT --to-destination 10.0.0.1:8082\n"
-        "[5:300] -A SYNGATE-0123456789abcdef-n -p tcp -m tcp --dport 80 -j REDIRECT --to-ports 8081\n"
+        "SYN -j DNAT --to-destination :8082\n"
+        "[5:300] -A SYNGATE-0123456789abcdef-n -p tcp -m tcp --dport 80 -j DNAT --to-destination :8081\n"
         "[1:60] -A SYNGATE-0123456789abcdef-n -d 10.0.0.2/32 -p tcp -m tcp --dport 80 -j RETURN\nCOMMIT\n",
         id, false);
     ASSERT_EQ(found.size(), 2U);
@@ -317,7 +317,7 @@ TEST(IptablesRules, OnlyOthersRulesMakeAChoice) {
 TEST(IptablesRules, ATrialUsesEachExtensionOnceAndChangesNoTraffic) {
     const std::string all = rules::trial(id, false, {}, {.table = true}, rules::all_extensions);
     for (const char* part : {"-m multiport", "-m recent", "-m time", "NFQUEUE", "-m addrtype", "-m socket",
-                             "-j MARK", "-j TPROXY", "-j REDIRECT", "-j DNAT", "abcdef-t"})
+                             "-j MARK", "-j TPROXY", "-j DNAT", "abcdef-t"})
         EXPECT_EQ(count(all, part), 1U) << part;
     for (const char* hook : {"INPUT", "PREROUTING", "OUTPUT"})
         EXPECT_EQ(count(all, hook), 0U) << all;
