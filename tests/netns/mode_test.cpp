@@ -3,9 +3,11 @@
 #include "netns/iptables.hpp"
 #include "netns/robust_agent.hpp"
 #include "netns/sandbox.hpp"
+#include "probe/features.hpp"
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <gtest/gtest.h>
 #include <sys/file.h>
 
@@ -128,6 +130,42 @@ TEST(ModeAuto, ProbeTellsWhatIsSwitchedOff) {
     const auto unknown = run(robust::syngate({"probe"}), {.extra_env = {{"SYNGATE_NO_FEATURE", "tcx,warp"}}});
     EXPECT_EQ(unknown.status, (ExitStatus{2, 0}));
     EXPECT_TRUE(unknown.err.contains("'warp' is no feature")) << unknown.err;
+}
+
+TEST(ModeAuto, ProbeTellsOfEveryFeatureHowItWasFound) {
+    const std::multiset<std::string> all(std::begin(feature::all), std::end(feature::all));
+    const auto json = nlohmann::json::parse(must_run(robust::syngate({"probe", "--json"})));
+    const std::string text = must_run(robust::syngate({"probe"}));
+    std::multiset<std::string> told;
+    for (const auto& feature : json["features"]) {
+        const std::string name = feature["name"], how = feature["how"];
+        told.insert(name);
+        // What was tried, and how it went: not what stands there where nothing was.
+        EXPECT_TRUE(how.contains(": ok") || how.ends_with(": the kernel knows TCX")) << feature;
+        EXPECT_EQ(how.find("not probed"), how.npos) << feature;
+        EXPECT_TRUE(text.contains(fmt::format("{:15} yes  {}\n", name, how))) << feature << text;
+    }
+    EXPECT_EQ(told, all);
+    // One variant of iptables is off in each half.
+    for (const std::size_t half : {0U, 1U, 2U}) {
+        std::multiset<std::string> switched, off;
+        for (std::size_t i = 0; i < std::size(feature::all); ++i)
+            if (half == 2 || i % 2 == half)
+                switched.emplace(feature::all[i]);
+        const auto found = nlohmann::json::parse(
+            run(robust::syngate({"probe", "--json"}),
+                {.extra_env = {{"SYNGATE_NO_FEATURE", fmt::format("{}", fmt::join(switched, ","))}}})
+                .out);
+        told.clear();
+        for (const auto& feature : found["features"]) {
+            told.insert(feature["name"].get<std::string>());
+            EXPECT_NE(feature["how"], "") << feature;
+            if (feature["how"] == "switched off by SYNGATE_NO_FEATURE" && feature["available"] == false)
+                off.insert(feature["name"].get<std::string>());
+        }
+        EXPECT_EQ(off, switched);
+        EXPECT_EQ(told, all);
+    }
 }
 
 TEST(ModeAuto, TakesTheVariantWhoseTablesHoldRules) {
