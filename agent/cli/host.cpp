@@ -91,8 +91,6 @@ Result<std::unique_ptr<Host>> Host::make(const Options& options, const ServerTra
     if (!registry)
         return std::unexpected(registry.error());
     host->registry_ = std::move(*registry);
-    if (const auto r = host->open_control(); !r)
-        return std::unexpected(r.error());
     auto sockets = open_sock_diag();
     if (!sockets)
         return std::unexpected(sockets.error());
@@ -130,6 +128,8 @@ Result<std::unique_ptr<Host>> Host::make(const Options& options, const ServerTra
         if (const auto r = host->transparent_->give_up(*host->registry_, {Exit::impossible, why, 0}); !r)
             return std::unexpected(r.error());
     if (const auto r = host->make_steerer(options); !r)
+        return std::unexpected(r.error());
+    if (const auto r = host->open_control(); !r)
         return std::unexpected(r.error());
     host->transparent_->report_obstacles(host->gate_->status());
     give_up_privileges(options, host->gate_->status().mode, server, host->control_path_);
@@ -198,6 +198,8 @@ bool Host::wait_to_claim(Time deadline) {
 Result<void> Host::rehearse(const Options& options, const ServerTraits& server) {
     if (const auto gate = make_gate(*loop_, options.gate, registry_->id(), *sockets_); !gate)
         return std::unexpected(gate.error());
+    if (const auto r = open_control(); !r)
+        return r;
     return server.check ? server.check(*loop_, *sockets_, [this] { return told_to_stop(); }) : Result<void>{};
 }
 
@@ -263,6 +265,8 @@ nlohmann::json Host::awaited_by() const {
 }
 
 Result<void> Host::open_control() {
+    if (control_)
+        return {};
     auto control = ControlServer::start(
         *loop_, control_path_,
         [this](const nlohmann::json& request, const Reply& reply) { answer(request, reply); });

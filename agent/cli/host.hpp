@@ -35,8 +35,8 @@ struct ServerTraits {
 
 class Host {
 public:
-    // Announces the agent, opens its control socket, claims options.gate.ports, sweeps what dead agents left,
-    // makes the gate, gives up the capabilities that are not needed any more. On an error nothing stays, but
+    // Announces the agent, claims options.gate.ports, sweeps what dead agents left, makes the gate, opens the
+    // control socket, gives up the capabilities that are not needed any more. On an error nothing stays, but
     // for the capabilities.
     static Result<std::unique_ptr<Host>> make(const Options& options, const ServerTraits& server = {});
 

@@ -387,10 +387,10 @@ TEST_P(IptablesLed, WithoutIpv6OnLoIpv6IsForwarded) {
 }
 
 TEST_P(IptablesLed, WithoutTheCapabilityItIsNamed) {
-    std::filesystem::remove_all("/run/syngate"); // of agents in this process before: another user's
     for (const Argv& how : {Argv{"setpriv", "--bounding-set", "-net_admin", "--inh-caps", "-net_admin"},
                             Argv{"setpriv", "--reuid", "65534", "--clear-groups", "--bounding-set", "-all",
                                  "--inh-caps", "-all"}}) {
+        std::filesystem::remove_all("/run/syngate"); // of an agent before this one, which had another user
         Argv argv = how;
         const auto command = syngate({"exec", "--mode", "iptables", "--ports", "80", "--", "true"});
         argv.insert(argv.end(), command.begin(), command.end());

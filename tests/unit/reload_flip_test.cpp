@@ -362,7 +362,7 @@ TEST_F(BlueGreenTest, ConnectionsToTheOldServersOwnPortAreWaitedFor) {
     ASSERT_TRUE(protocol->start().ok());
     world.connected_port = 9002;
     world.on_event = [&](const std::string& what) {
-        if (what == "steer 80 to 3") {
+        if (what == "steer 80 to 1 3") { // the first protocol's server listens there as well
             world.half_open = {{.port = 9002}};
             server.connections = {17};
             world.later(20, [this] { world.half_open.clear(); });
@@ -375,7 +375,7 @@ TEST_F(BlueGreenTest, ConnectionsToTheOldServersOwnPortAreWaitedFor) {
     };
     const Outcome outcome = protocol->reload();
     EXPECT_TRUE(outcome.ok()) << outcome.message;
-    EXPECT_EQ(outcome.half_open, 1U);
+    EXPECT_EQ(outcome.half_open, 1U) << testing::PrintToString(world.journal);
     EXPECT_TRUE(world.has("tell 102 USR1"));
 }
 
