@@ -319,7 +319,7 @@ void add_flip(CLI::App& app, Options& o) {
     flip->add_flag("--clear", o.clear, "The kernel's own rules again");
     add_mode(flip, o.gate);
     add_duration(flip, "--lease", o.gate.lease,
-                 "In mode iptables, a flip ends ten times this after its agent's death");
+                 "In mode iptables, a flip ends three times this after its agent's death");
     add_text(flip, "--bpffs", o.gate.bpffs, "Directory for pinned maps");
     flip->add_flag("--json", o.json, "Print the answer as JSON")->envname("SYNGATE_JSON");
 }

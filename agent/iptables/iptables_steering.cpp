@@ -32,7 +32,13 @@ public:
     RedirectSteering(Loop& loop, const IptablesSteeringOptions& options) : loop_(loop), options_(options) {}
     ~RedirectSteering() override {
         release();
-        if (retiring_)
+        if (!retiring_)
+            return;
+        // The last occasion, for which a busy lock is waited for longer.
+        if (const auto left = retire(usual_lock_wait); !left)
+            spdlog::error("{}; what was flipped leads nowhere any more, `syngate cleanup` removes its rules",
+                          left.error().message);
+        else if (*left > 0)
             spdlog::warn("connections that were flipped go on; the rules in the table nat that they need "
                          "stay until `syngate cleanup` finds none");
     }
@@ -97,6 +103,7 @@ public:
         if (!rules_ || !rules_->are_there())
             return;
         (void)rules_->counts();
+        rules_->end_lease(); // also when the lock is busy and the rules stay
         rules_->forget();
         former_ = with_former(active_, former_);
         retiring_ = true;
@@ -205,20 +212,25 @@ private:
 
     // Nothing leads to the rules from now on; they go with the last connection that they led.
     void retire_now() {
-        std::size_t connections = 0;
-        Result<void> r;
-        for (const Tool& tool : rules_->options().tools) {
-            const auto left = retire_redirects(tool, options_.owner_id, loop_lock_wait);
-            if (!left)
-                r = std::unexpected(left.error());
-            else
-                connections += *left;
-        }
-        if (!r)
-            spdlog::warn("{}; tried again soon", r.error().message);
-        retiring_ = !r || connections > 0;
+        const auto left = retire(loop_lock_wait);
+        if (!left)
+            spdlog::warn("{}; tried again soon", left.error().message);
+        retiring_ = !left || *left > 0;
         if (!retiring_)
             former_.clear();
+    }
+
+    // How many connections still need them.
+    Result<std::size_t> retire(Duration lock_wait) {
+        Result<std::size_t> connections = 0;
+        for (const Tool& tool : rules_->options().tools) {
+            const auto left = retire_redirects(tool, options_.owner_id, lock_wait);
+            if (!left)
+                connections = left;
+            else if (connections)
+                *connections += *left;
+        }
+        return connections;
     }
 
     // Those whose last connection has ended.

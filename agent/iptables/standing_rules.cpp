@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstring>
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
@@ -144,6 +145,23 @@ void StandingRules::roll_back(std::size_t families, bool first) {
         spdlog::warn("{}", granted.error().message);
 }
 
+void StandingRules::end_lease() {
+    if (options_.lease_by != rules::LeaseBy::recent)
+        return;
+    for (const Tool& tool : options_.tools) {
+        if (!leased_.contains(tool.ipv6))
+            continue;
+        const std::string path = rules::list_path(list_of(tool));
+        const std::string line = fmt::format("-{}\n", rules::list_entry(tool.ipv6));
+        const Fd list(::open(path.c_str(), O_WRONLY | O_CLOEXEC));
+        if (!list || ::write(list.get(), line.data(), line.size()) < 0)
+            spdlog::warn(
+                "cannot write to {}: {}; rules of ours in the table {} may be in force until their lease "
+                "ends",
+                path, std::strerror(errno), options_.table);
+    }
+}
+
 void StandingRules::forget() {
     text_ = {};
     granted_at_.reset();
@@ -170,10 +188,12 @@ bool StandingRules::has_to_look() {
 }
 
 Result<void> StandingRules::put_all() {
+    Result<void> result;
     for (const Tool& tool : options_.tools)
         if (auto r = put(tool, text_, what_, loop_lock_wait); !r)
-            return r;
-    return grant();
+            result = std::move(r);
+    const auto granted = grant();
+    return result ? granted : result;
 }
 
 void StandingRules::renew() {
@@ -188,7 +208,7 @@ void StandingRules::renew() {
                      options_.table, granted ? "" : ": " + granted.error().message);
     if (!r && renewed_)
         spdlog::error("{}; tried again every {}", r.error().message, format_duration(try_again_after));
-    if (!r)
+    if (!r && !by_time) // by dates nothing else keeps them in force
         next_try_ = Clock::now() + try_again_after;
     renewed_ = r.has_value();
 }
@@ -208,7 +228,8 @@ void StandingRules::count_anew(const Tool& tool) {
 }
 
 RuleCounts StandingRules::counts() {
-    if (are_there() && Clock::now() >= counted_at_ + counts_last) {
+    // While the gate is closed somebody waits for more than numbers.
+    if (are_there() && !options_.gate_is_closed() && Clock::now() >= counted_at_ + counts_last) {
         for (const Tool& tool : options_.tools)
             if (const auto saved = tool.saved(options_.table); saved)
                 note_counts(tool, *saved);

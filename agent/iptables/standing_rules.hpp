@@ -56,6 +56,8 @@ public:
     // In place of what was there, in one step for each family. On an error everything is as before. Waits for
     // the xtables lock as long as a person would, the first time, and later as long as a loop may.
     Result<void> apply(Text text, const std::string& what);
+    // Now, for which no lock is needed: rules that stay have no effect. Not by xt_time's dates.
+    void end_lease();
     // To be told when they are gone by other means.
     void forget();
     [[nodiscard]] bool are_there() const { return static_cast<bool>(text_); }

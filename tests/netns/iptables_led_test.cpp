@@ -8,6 +8,7 @@
 #include <arpa/inet.h>
 #include <array>
 #include <atomic>
+#include <csignal>
 #include <fcntl.h>
 #include <filesystem>
 #include <fmt/format.h>
@@ -151,6 +152,36 @@ TEST_P(IptablesLed, GoesOnThroughEveryChange) {
         EXPECT_TRUE(wait_until([&] { return count(all_rules(), "--to-destination :8081") == 0; }, 40s))
             << all_rules();
         EXPECT_EQ(knock(hosts.client, {ClientHost::server_v4, port}), Reply::connected);
+    }
+    EXPECT_TRUE(wait_until([&] { return cli({"cleanup"}, by()).ok() && all_rules() == before; }))
+        << all_rules();
+}
+
+// Its rules cannot go then (legacy has a lock), but they have no effect; an agent that ends waits for the
+// lock.
+TEST_P(IptablesLed, WhatIsClearedLeadsNowhereThoughTheLockIsBusy) {
+    const ClientHost hosts;
+    const Listener target(first_target);
+    Fd lock(::open("/run/xtables.lock", O_RDONLY | O_CREAT | O_CLOEXEC, 0600));
+    for (const bool by_its_end : {false, true}) {
+        Agent agent(idle({}, "20s"), by());
+        flip(agent, {"8080=8081"});
+        EXPECT_EQ(knock(hosts.client, {ClientHost::server_v4, port}), Reply::connected);
+        ASSERT_EQ(::flock(lock.get(), LOCK_EX), 0);
+        if (by_its_end)
+            agent.process.signal(SIGTERM);
+        else
+            flip(agent, {"--clear"});
+        for (const char* address : {ClientHost::server_v4, ClientHost::server_v6})
+            EXPECT_TRUE(wait_until([&] {
+                return knock(hosts.client, {address, port}) == Reply::refused;
+            })) << address;
+        ASSERT_EQ(::flock(lock.get(), LOCK_UN), 0);
+        if (by_its_end) {
+            EXPECT_TRUE(agent.process.wait(20s)) << agent.process.err();
+        }
+        EXPECT_TRUE(wait_until([&] { return count(all_rules(), "--to-destination :8081") == 0; }, 20s))
+            << all_rules() << agent.process.err();
     }
     EXPECT_TRUE(wait_until([&] { return cli({"cleanup"}, by()).ok() && all_rules() == before; }))
         << all_rules();

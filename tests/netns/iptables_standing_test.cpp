@@ -90,7 +90,7 @@ TEST_P(IptablesFlip, LeadsFromOnePortToAnotherAndBack) {
         const Fd local = connect_from(hosts.server, to);
         EXPECT_TRUE(has_arrived(second)) << to.address;
     }
-    const Fd loopback = connect_from(hosts.server, {"127.0.0.1", port});
+    Fd loopback = connect_from(hosts.server, {"127.0.0.1", port});
     EXPECT_TRUE(has_arrived(second));
     EXPECT_FALSE(has_arrived(first, 0ms));
     const auto steering = status()["steering"];
@@ -100,12 +100,17 @@ TEST_P(IptablesFlip, LeadsFromOnePortToAnotherAndBack) {
     // Another port beside it, then this one back.
     EXPECT_EQ(flip({"8082=8081"}).out, "flipped 8080=8081 8082=8081\n");
     EXPECT_EQ(flip({"--clear", "8080"}).out, "flipped 8082=8081\n");
-    const Fd back = connect_from(hosts.client, v4);
+    Fd back = connect_from(hosts.client, v4);
     EXPECT_TRUE(has_arrived(first));
-    const Fd still = connect_from(hosts.client, {ClientHost::server_v6, 8082});
+    Fd still = connect_from(hosts.client, {ClientHost::server_v6, 8082});
     EXPECT_TRUE(has_arrived(second));
     EXPECT_EQ(flip({"--clear"}).out, "nothing is flipped\n");
     EXPECT_TRUE(wait_until([&] { return !cli({"status"}).ok(); }));
+    // Others' rules of the same tables are as they were, and ours gone with the connections that need them.
+    for (Fd* each : {&loopback, &back, &still})
+        each->reset();
+    EXPECT_TRUE(wait_until([&] { return cli({"cleanup"}, by()).ok() && all_rules() == before; }))
+        << all_rules();
 }
 
 // A socket of one address only, of which the rule must not speak to others, and another one's that is left
