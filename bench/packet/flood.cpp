@@ -14,7 +14,6 @@
 #include <algorithm>
 #include <bpf/libbpf.h>
 #include <cstring>
-#include <filesystem>
 #include <fmt/format.h>
 #include <fstream>
 #include <linux/if_link.h>
@@ -22,7 +21,6 @@
 #include <optional>
 #include <random>
 #include <stdexcept>
-#include <sys/mount.h>
 #include <thread>
 
 namespace syngate::bench {
@@ -40,18 +38,6 @@ constexpr std::uint16_t flooded = 80;
 std::string fresh_name(const char* begin) {
     std::random_device random;
     return fmt::format("{}{:06x}", begin, random() & 0xffffffU);
-}
-
-// The network namespace's devices.
-std::string device_files() {
-    static const std::string path = [] {
-        std::string directory = scratch() + "/sys";
-        std::filesystem::create_directory(directory);
-        if (::mount("sysfs", directory.c_str(), "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, nullptr) != 0)
-            throw std::runtime_error(fmt::format("cannot mount a sysfs: {}", std::strerror(errno)));
-        return directory + "/class/net";
-    }();
-    return path;
 }
 
 // Two namespaces and a veth, whose server's end has its NAPI in a thread.

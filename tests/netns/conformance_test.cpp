@@ -51,6 +51,10 @@ std::vector<std::string> both_families(std::uint16_t to = port) {
 
 class Conformance : public ::testing::TestWithParam<Way> {
 protected:
+    Conformance() {
+        keep_flows_on_one_cpu("lo");
+        keep_flows_on_one_cpu(ClientHost::server_device);
+    }
     ~Conformance() override {
         if (HasFailure() && agent_)
             fmt::print(stderr, "the agent's log:\n{}\n", agent_->log());

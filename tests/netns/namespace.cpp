@@ -3,6 +3,7 @@
 
 #include "netns/internal.hpp"
 #include "netns/process.hpp"
+#include "netns/sandbox.hpp"
 
 #include <algorithm>
 #include <cerrno>
@@ -11,12 +12,14 @@
 #include <cstdlib>
 #include <cstring>
 #include <fcntl.h>
+#include <filesystem>
 #include <fmt/format.h>
 #include <fstream>
 #include <net/if.h>
 #include <sched.h>
 #include <stdexcept>
 #include <sys/ioctl.h>
+#include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -173,6 +176,25 @@ bool listens(std::uint16_t port) {
 bool listens(std::uint16_t port, const Namespace& where) {
     const Inside inside(where);
     return listens(port);
+}
+
+const std::string& device_files() {
+    static const std::string path = [] {
+        std::string directory = scratch() + "/sys";
+        std::filesystem::create_directory(directory);
+        if (::mount("sysfs", directory.c_str(), "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, nullptr) != 0)
+            fail("cannot mount a sysfs");
+        return directory + "/class/net";
+    }();
+    return path;
+}
+
+void keep_flows_on_one_cpu(const std::string& device) {
+    const long cpus = std::min(::sysconf(_SC_NPROCESSORS_ONLN), 32L);
+    std::ofstream file(fmt::format("{}/{}/queues/rx-0/rps_cpus", device_files(), device));
+    file << fmt::format("{:x}", (1ULL << cpus) - 1) << std::flush;
+    if (!file)
+        fail(fmt::format("cannot set the CPUs that receive what comes by {}", device));
 }
 
 void set_sysctl(std::string_view name, std::string_view value) {

@@ -62,6 +62,17 @@ bool listens(std::uint16_t port, const Namespace& where);
 // Writes the sysctl ("net.ipv4.ip_forward") in the calling thread's network namespace.
 void set_sysctl(std::string_view name, std::string_view value);
 
+// The directory with one for each device (queues, statistics) of the namespace in which this is called first.
+const std::string& device_files();
+
+// What comes by a device of the sandbox's own namespace is received on one CPU, flow by flow (RPS), as from a
+// network card. lo and veth hand each packet to the CPU that sent it: a client that its kernel wakes on
+// another CPU, as it is when its SYN was answered late, sends its first data beside the ACK of the handshake.
+// The kernel may then find neither the request, which the ACK has just taken out of the table of connections
+// (inet_ehash_insert(), Linux 6.18), nor the connection, and resets it. No gate has a part in that, and a
+// test that counts failures cannot have it.
+void keep_flows_on_one_cpu(const std::string& device);
+
 // The scene of nearly every live test: server and agent in the sandbox's own namespace, the client behind a
 // veth.
 struct ClientHost {
