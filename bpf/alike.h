@@ -20,12 +20,12 @@
 #define ALIKE_LEASE_MIN_NS 100000000
 
 struct last_dropped {
-	__u64 closed_at_ns; /* of the gate, when it was dropped; 0: none was */
-	__u64 jiffies;
-	__u64 destination[2]; /* as in struct syn */
+	__u64 closed_at_ns; /* of the gate, when it was dropped */
+	__u64 jiffies;      /* 0: none was, the kernel's never are */
+	__u64 to[2];        /* IPv4: [0] as endpoints_of(); IPv6: the destination */
 	__u32 ifindex;
-	__be16 port;
-	__u16 reserved;
+	__be16 protocol; /* EtherType */
+	__be16 port;     /* IPv6 */
 };
 
 struct {
@@ -35,12 +35,28 @@ struct {
 	__type(value, struct last_dropped);
 } last_dropped SEC(".maps");
 
-/* A SYN without ACK whose header, and the datagram, are whole. end: where the datagram ends in the frame. */
-static __always_inline bool is_whole_syn(const struct packet *pkt, const struct tcphdr *tcp, __u32 tcp_len,
-					 __u32 end)
+#define TCP_FLAGS_SYN 0x02
+#define TCP_FLAGS_ACK 0x10
+
+/* TCP's header length from its byte 12, in bytes: the upper half counts words of four. */
+static __always_inline __u32 tcp_header(__u8 offset_byte)
 {
-	return tcp->syn && !tcp->ack && tcp->doff >= 5 && tcp->doff * 4 <= tcp_len &&
-	       packet_reaches(pkt, end);
+	return (offset_byte >> 2) & 0x3c;
+}
+
+/* A SYN without ACK whose header is whole: the datagram, of ip_len bytes, has it after ip_header bytes. */
+static __always_inline bool is_syn(const __u8 *tcp, __u32 ip_header, __u32 ip_len)
+{
+	__u32 header = tcp_header(tcp[12]);
+
+	return (tcp[13] & (TCP_FLAGS_SYN | TCP_FLAGS_ACK)) == TCP_FLAGS_SYN &&
+	       header >= sizeof(struct tcphdr) && ip_header + header <= ip_len;
+}
+
+/* As they follow one another in the frame: the IPv4 destination, the source port (left out), the port. */
+static __always_inline __u64 endpoints_of(const __be32 *destination)
+{
+	return *(const __u64 *)destination & bpf_cpu_to_be64(0xffffffff0000ffff);
 }
 
 static __always_inline bool is_plain_ipv4_to(const struct packet *pkt, __u32 link,
@@ -50,16 +66,15 @@ static __always_inline bool is_plain_ipv4_to(const struct packet *pkt, __u32 lin
 		struct iphdr ip;
 		struct tcphdr tcp;
 	} * head;
-	__u16 ip_len;
+	__u32 ip_len;
 
 	if (!packet_head(pkt, link, sizeof(*head), (void **)&head) || *(__u8 *)&head->ip != 0x45 ||
-	    head->ip.protocol != NEXT_TCP || head->ip.frag_off & bpf_htons(0x3fff))
+	    head->ip.protocol != NEXT_TCP || head->ip.frag_off & bpf_htons(0x3fff) ||
+	    endpoints_of(&head->ip.daddr) != last->to[0])
 		return false;
 	ip_len = bpf_ntohs(head->ip.tot_len);
-	return head->tcp.dest == last->port && last->destination[0] == 0 &&
-	       last->destination[1] == (bpf_htonl(0xffff) | (__u64)head->ip.daddr << 32) &&
-	       ip_len >= sizeof(head->ip) &&
-	       is_whole_syn(pkt, &head->tcp, ip_len - sizeof(head->ip), link + ip_len);
+	return is_syn((const __u8 *)&head->tcp, sizeof(head->ip), ip_len) &&
+	       packet_reaches(pkt, link + ip_len);
 }
 
 static __always_inline bool is_plain_ipv6_to(const struct packet *pkt, __u32 link,
@@ -70,16 +85,16 @@ static __always_inline bool is_plain_ipv6_to(const struct packet *pkt, __u32 lin
 		struct tcphdr tcp;
 	} * head;
 	__u64 destination[2];
-	__u16 tcp_len;
+	__u32 ip_len;
 
 	if (!packet_head(pkt, link, sizeof(*head), (void **)&head) || head->ip.version != 6 ||
 	    head->ip.nexthdr != NEXT_TCP)
 		return false;
 	__builtin_memcpy(destination, &head->ip.daddr, sizeof(destination));
-	tcp_len = bpf_ntohs(head->ip.payload_len);
-	return head->tcp.dest == last->port && last->destination[0] == destination[0] &&
-	       last->destination[1] == destination[1] &&
-	       is_whole_syn(pkt, &head->tcp, tcp_len, link + sizeof(head->ip) + tcp_len);
+	ip_len = sizeof(head->ip) + bpf_ntohs(head->ip.payload_len);
+	return head->tcp.dest == last->port && last->to[0] == destination[0] &&
+	       last->to[1] == destination[1] && is_syn((const __u8 *)&head->tcp, sizeof(head->ip), ip_len) &&
+	       packet_reaches(pkt, link + ip_len);
 }
 
 /* Whether the frame is a SYN like the one that this CPU dropped last, a moment ago. */
@@ -87,23 +102,17 @@ static __always_inline bool is_like_last_dropped(const struct packet *pkt, const
 {
 	__u32 zero = 0, link = pkt->ethernet ? ETH_HEADER : 0;
 	const struct last_dropped *last = bpf_map_lookup_elem(&last_dropped, &zero);
-	__be16 protocol = pkt->protocol;
+	struct ethhdr *ethernet;
 
 	if (!last || last->closed_at_ns != g->closed_at_ns || last->jiffies != bpf_jiffies64() ||
-	    last->ifindex != pkt->ifindex || !g->closed_at_ns)
+	    last->ifindex != packet_ifindex(pkt))
 		return false;
-	if (pkt->ethernet) {
-		struct ethhdr *ethernet;
-
-		if (!packet_head(pkt, 0, sizeof(*ethernet), (void **)&ethernet))
-			return false;
-		protocol = ethernet->h_proto;
-	}
-	if (protocol == bpf_htons(ETH_P_IP))
-		return is_plain_ipv4_to(pkt, link, last);
-	if (protocol == bpf_htons(ETH_P_IPV6))
-		return is_plain_ipv6_to(pkt, link, last);
-	return false;
+	/* No shorter than a SYN by IPv4, of which everything is then known to be there. */
+	if (!packet_head(pkt, 0, link + sizeof(struct iphdr) + sizeof(struct tcphdr), (void **)&ethernet) ||
+	    (pkt->ethernet ? ethernet->h_proto : packet_protocol(pkt)) != last->protocol)
+		return false;
+	return last->protocol == bpf_htons(ETH_P_IP) ? is_plain_ipv4_to(pkt, link, last)
+						     : is_plain_ipv6_to(pkt, link, last);
 }
 
 static __always_inline void remember_dropped(const struct packet *pkt, const struct syngate_gate *g,
@@ -116,9 +125,22 @@ static __always_inline void remember_dropped(const struct packet *pkt, const str
 		return;
 	last->closed_at_ns = g->closed_at_ns;
 	last->jiffies = bpf_jiffies64();
-	__builtin_memcpy(last->destination, syn->destination, sizeof(last->destination));
-	last->ifindex = pkt->ifindex;
+	last->ifindex = packet_ifindex(pkt);
 	last->port = syn->destination_port;
+	if (syn->ipv6) {
+		last->protocol = bpf_htons(ETH_P_IPV6);
+		__builtin_memcpy(last->to, syn->destination, sizeof(last->to));
+	} else {
+		struct {
+			__u8 address[4];
+			__be16 none;
+			__be16 port;
+		} endpoints = {.port = syn->destination_port};
+
+		__builtin_memcpy(endpoints.address, syn->destination + 12, sizeof(endpoints.address));
+		last->protocol = bpf_htons(ETH_P_IP);
+		__builtin_memcpy(&last->to[0], &endpoints, sizeof(endpoints));
+	}
 }
 
 #endif

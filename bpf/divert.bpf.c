@@ -316,8 +316,6 @@ static __always_inline int divert(struct __sk_buff *skb, bool ethernet)
 	struct packet pkt = {
 		.ctx = skb,
 		.ethernet = ethernet,
-		.ifindex = skb->ifindex,
-		.protocol = skb->protocol,
 	};
 	int reason = decide(&pkt);
 

@@ -100,7 +100,7 @@ static __always_inline bool is_local(const struct packet *pkt, const struct syn 
 		.sport = syn->source_port,
 		.dport = syn->destination_port,
 		.tot_len = syn->ip_len,
-		.ifindex = pkt->ifindex,
+		.ifindex = packet_ifindex(pkt),
 	};
 	if (syn->ipv6) {
 		__builtin_memcpy(fib.ipv6_src, syn->source, 16);
@@ -138,7 +138,7 @@ static __always_inline __u64 bounded(__u64 len)
 /* Parks the frame whole, or says why it is dropped instead. */
 static __always_inline int park(const struct packet *pkt, const struct syngate_gate *g, __u64 now)
 {
-	__u32 zero = 0, ifindex = pkt->ifindex;
+	__u32 zero = 0, ifindex = packet_ifindex(pkt);
 	struct syngate_interface *interface = bpf_map_lookup_elem(&interfaces, &ifindex);
 	struct scratch *record = bpf_map_lookup_elem(&scratch, &zero);
 
@@ -194,7 +194,7 @@ static __always_inline bool is_intercepted(const struct packet *pkt, const struc
 	const struct syngate_intercept *rule;
 	__u16 port;
 
-	if (!intercepting || pkt->ifindex == LOOPBACK || syn->fragment || syn->tagged ||
+	if (!intercepting || packet_ifindex(pkt) == LOOPBACK || syn->fragment || syn->tagged ||
 	    where_local(syn->destination))
 		return false;
 	rule = intercept_of(syn->destination, *number);
@@ -266,8 +266,6 @@ static __always_inline int gate_skb(struct __sk_buff *skb, bool ethernet)
 	struct packet pkt = {
 		.ctx = skb,
 		.ethernet = ethernet,
-		.ifindex = skb->ifindex,
-		.protocol = skb->protocol,
 	};
 
 	if (skb->pkt_type == PACKET_OTHERHOST) {
@@ -297,7 +295,6 @@ int syngate_xdp(struct xdp_md *xdp)
 		.ctx = xdp,
 		.is_xdp = true,
 		.ethernet = true,
-		.ifindex = xdp->ingress_ifindex,
 	};
 
 	return verdict(&pkt, XDP_PASS, XDP_DROP);

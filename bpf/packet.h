@@ -14,9 +14,20 @@ struct packet {
 	void *ctx;
 	bool is_xdp;
 	bool ethernet; /* begins with an Ethernet header */
-	__u32 ifindex;
-	__be16 protocol; /* EtherType, for frames without an Ethernet header */
 };
+
+/* Asked of the context where it is needed: kept, both would be read for every packet of an open gate. */
+static __always_inline __u32 packet_ifindex(const struct packet *pkt)
+{
+	return pkt->is_xdp ? ((struct xdp_md *)pkt->ctx)->ingress_ifindex
+			   : ((struct __sk_buff *)pkt->ctx)->ifindex;
+}
+
+/* EtherType, network byte order, of a frame without an Ethernet header. */
+static __always_inline __be16 packet_protocol(const struct packet *pkt)
+{
+	return pkt->is_xdp ? 0 : ((struct __sk_buff *)pkt->ctx)->protocol;
+}
 
 /* No header that we look for can start beyond this; keeps the verifier's offsets small. */
 #define PACKET_OFFSET_MAX 0x7ff
@@ -69,10 +80,13 @@ static __always_inline bool packet_head(const struct packet *pkt, __u32 off, __u
 	return *head + len <= end;
 }
 
+/* The headers before a length field of 16 bits, and what that can say; rounded up to a mask. */
+#define PACKET_END_MAX 0x1ffff
+
 /*
- * Whether the frame has its first `end` bytes. XDP compares pointers: without CAP_PERFMON the verifier
- * lets nobody subtract them. The length is read anew each time: the verifier would follow each path on
- * with what it has learned of a length on its way.
+ * Whether the frame has its first `end` bytes, at most PACKET_END_MAX. XDP compares pointers: without
+ * CAP_PERFMON the verifier lets nobody subtract them. The length is read anew each time: the verifier would
+ * follow each path on with what it has learned of a length on its way.
  */
 static __always_inline bool packet_reaches(const struct packet *pkt, __u32 end)
 {
@@ -82,8 +96,12 @@ static __always_inline bool packet_reaches(const struct packet *pkt, __u32 end)
 		return end <= bpf_xdp_get_buff_len(pkt->ctx);
 
 	struct xdp_md *xdp = pkt->ctx;
+	__u64 bytes = end;
 
-	return (void *)(long)xdp->data + end <= (void *)(long)xdp->data_end;
+	/* Unchanged: no length field says more. Before Linux 6.7 the verifier takes swapped bytes for any
+	 * number, and lets nobody add that. */
+	asm volatile("%0 &= %1" : "+r"(bytes) : "i"(PACKET_END_MAX));
+	return (void *)(long)xdp->data + bytes <= (void *)(long)xdp->data_end;
 }
 
 /* Bytes in the frame. XDP: Linux 5.18, as everything that parking needs. */

@@ -69,7 +69,7 @@ static __always_inline int parse_link(const struct packet *pkt, struct cursor *c
 {
 	if (!pkt->ethernet) {
 		cur->off = 0;
-		cur->protocol = pkt->protocol;
+		cur->protocol = packet_protocol(pkt);
 		return PARSED;
 	}
 	if (!packet_load(pkt, 12, &cur->protocol, sizeof(cur->protocol)))
