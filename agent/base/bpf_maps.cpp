@@ -26,6 +26,27 @@ Result<void> pin_maps(std::initializer_list<bpf_map*> maps, const std::string& d
     return {};
 }
 
+Result<void> be_alike(bpf_object* open, const bpf_object* loaded) {
+    bpf_map* map = nullptr;
+    bpf_object__for_each_map(map, open) {
+        const char* name = bpf_map__name(map);
+        bpf_map* model = bpf_object__find_map_by_name(loaded, name);
+        int r = 0;
+        if (bpf_map__is_internal(map)) { // constants: frozen, and each instance has its own
+            std::size_t size = 0;
+            const void* values = bpf_map__initial_value(model, &size);
+            r = bpf_map__set_initial_value(map, values, size);
+        } else if (bpf_map__fd(model) >= 0) {
+            r = bpf_map__reuse_fd(map, bpf_map__fd(model));
+        } else {
+            r = bpf_map__set_autocreate(map, false);
+        }
+        if (r < 0)
+            return system_failure(fmt::format("cannot share the BPF map '{}'", name), -r);
+    }
+    return {};
+}
+
 Result<Fd> attach_sk_lookup(const bpf_program* program) {
     const Fd here(::open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC));
     if (!here)

@@ -36,6 +36,10 @@ template <class Counters> Counters counted_on_all_cpus(const bpf_map* map) {
 // Pins each under its name. Those that were pinned before the failure stay: the directory's owner removes it.
 Result<void> pin_maps(std::initializer_list<bpf_map*> maps, const std::string& directory);
 
+// Makes an object that is open, and not loaded yet, another instance of one that is: with its maps, and the
+// values of its constants.
+Result<void> be_alike(bpf_object* open, const bpf_object* loaded);
+
 // A link of the sk_lookup program to this thread's network namespace; it holds as long as the descriptor.
 Result<Fd> attach_sk_lookup(const bpf_program* program);
 

@@ -121,6 +121,9 @@ Result<std::unique_ptr<Host>> Host::make(const Options& options, const ServerTra
     if (!gate)
         return std::unexpected(gate.error());
     host->gate_ = std::move(*gate);
+    if (options.verb != "run" || divert) // a server that `run` starts need not wait for it
+        if (const auto r = host->gate_->complete(); !r)
+            return std::unexpected(r.error());
     if (divert && !host->by_bpf())
         if (const auto r = host->divert_by_iptables(*divert, options.gate.lease); !r)
             return std::unexpected(r.error());
@@ -196,8 +199,11 @@ bool Host::wait_to_claim(Time deadline) {
 
 // What would fail once the ports are ours is to fail while the other agent still serves.
 Result<void> Host::rehearse(const Options& options, const ServerTraits& server) {
-    if (const auto gate = make_gate(*loop_, options.gate, registry_->id(), *sockets_); !gate)
-        return std::unexpected(gate.error());
+    auto gate = make_gate(*loop_, options.gate, registry_->id(), *sockets_);
+    const auto complete = gate ? (*gate)->complete() : std::unexpected(gate.error());
+    if (!complete)
+        return complete;
+    gate->reset();
     if (const auto r = open_control(); !r)
         return r;
     return server.check ? server.check(*loop_, *sockets_, [this] { return told_to_stop(); }) : Result<void>{};

@@ -38,7 +38,7 @@ bool vanished(const Error& error) {
 
 Attachments::Attachments(GateMaps& maps, const Replayer* replayer, const DivertProgram* divert, Hook hook)
     : maps_(maps), replayer_(replayer), divert_(divert), hook_(hook),
-      tc_hook_(!switched_off(feature::tcx) && tcx_supported(maps.tc_program(true)) ? Hook::tcx : Hook::tc) {
+      tc_hook_(!switched_off(feature::tcx) && tcx_supported(maps.tc_program()) ? Hook::tcx : Hook::tc) {
     if (hook_ == Hook::automatic)
         hook_ = tc_hook_;
     if (hook_ == Hook::tcx || hook_ == Hook::tc)
@@ -63,10 +63,12 @@ AttachResult Attachments::attach_gate(Hook hook, const Endpoint& endpoint) const
                                          "CAP_PERFMON: add it, or use --hook tc");
     if (hook == Hook::xdp)
         return attach_xdp(maps_.xdp_program(), endpoint.ifindex, endpoint.name);
+    const auto program = endpoint.ethernet ? Result<int>(maps_.tc_program()) : maps_.tc_program_l3();
+    if (!program)
+        return std::unexpected(program.error());
     if (hook == Hook::tcx)
-        return attach_tcx(maps_.tc_program(endpoint.ethernet), endpoint.ifindex, endpoint.name);
-    return attach_tc(maps_.tc_program(endpoint.ethernet), TcRole::gate, endpoint.ifindex, endpoint.name,
-                     maps_.word().owner_id);
+        return attach_tcx(*program, endpoint.ifindex, endpoint.name);
+    return attach_tc(*program, TcRole::gate, endpoint.ifindex, endpoint.name, maps_.word().owner_id);
 }
 
 AttachResult Attachments::attach_divert(const Endpoint& endpoint) const {
@@ -124,6 +126,13 @@ Result<Attachments::Attached> Attachments::attach(const Endpoint& endpoint) cons
         return std::unexpected(r.error());
     }
     return attached;
+}
+
+Result<void> Attachments::begin(const Addresses& addresses) {
+    Addresses first = addresses;
+    if (hook_ == Hook::tcx && first.endpoints.size() > 1)
+        first.endpoints.erase(std::next(first.endpoints.begin()), first.endpoints.end());
+    return follow(first, false);
 }
 
 Result<void> Attachments::follow(const Addresses& addresses, bool keep_going) {

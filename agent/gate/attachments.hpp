@@ -28,6 +28,10 @@ public:
     Attachments(const Attachments&) = delete;
     Attachments& operator=(const Attachments&) = delete;
 
+    // As follow() of the first endpoint alone, where the kernel waits for a grace period of RCU at each
+    // (TCX): what succeeds there succeeds elsewhere. Of all endpoints where it does not wait.
+    Result<void> begin(const Addresses& addresses);
+
     // Makes the attached set equal to the endpoints, and the local addresses to theirs. On an error what was
     // attached before stays; what this call attached stays as well when keep_going, else is detached again.
     Result<void> follow(const Addresses& addresses, bool keep_going);

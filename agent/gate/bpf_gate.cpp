@@ -44,10 +44,8 @@ public:
         if (!watch)
             return std::unexpected(watch.error());
         watch_ = std::move(*watch);
-        if (const auto r = attachments_->follow(watch_->now(), false); !r)
+        if (const auto r = attachments_->begin(watch_->now()); !r)
             return r;
-        if (options_.policy == Policy::hold && !attachments_->all_can_replay())
-            warn_that_hold_is_drop();
         pin();
         if (const int fd = maps_->ring_fd(); fd >= 0) {
             auto source = loop_.on_io(fd, EPOLLIN, [this](std::uint32_t) { replay_late(); });
@@ -55,6 +53,17 @@ public:
                 return std::unexpected(source.error());
             late_ = std::move(*source);
         }
+        return {};
+    }
+
+    Result<void> complete() override {
+        if (complete_)
+            return {};
+        if (const auto r = attachments_->follow(watch_->now(), false); !r)
+            return r;
+        complete_ = true;
+        if (options_.policy == Policy::hold && !attachments_->all_can_replay())
+            warn_that_hold_is_drop();
         return {};
     }
 
@@ -278,6 +287,7 @@ private:
     Source late_, unmap_;
     PortSet ports_;
     std::uint32_t staged_ = 0;
+    bool complete_ = false;
     bool closed_ = false;
     Time closed_at_;
     Time lease_;

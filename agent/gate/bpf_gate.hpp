@@ -25,8 +25,8 @@ struct BpfGateOptions {
     Sockets* sockets = nullptr;          // who listens for what is intercepted; outlives the gate
 };
 
-// Loads, attaches to every endpoint, pins. On an error nothing is left attached or pinned. Without a divert
-// program that is not needed the gate is there, and its status says why.
+// Loads, attaches, pins; complete() attaches to the rest of the endpoints. On an error nothing is left
+// attached or pinned. Without a divert program that is not needed the gate is there, and its status says why.
 Result<std::unique_ptr<Gate>> make_bpf_gate(Loop& loop, const BpfGateOptions& options);
 
 } // namespace syngate

@@ -55,6 +55,8 @@ struct GateStatus {
 class Gate {
 public:
     virtual ~Gate() = default;
+    // What a server's start need not wait for; to be called before anything else. Nothing if it was done.
+    virtual Result<void> complete() { return {}; }
     // Names the ports of the next window. Not part of the window, may take its time; only while open.
     virtual Result<void> stage(const PortSet& ports, Policy policy) = 0;
     // Closes all staged ports in one atomic step, for `lease` and never longer than the longest window.

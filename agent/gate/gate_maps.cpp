@@ -38,6 +38,25 @@ std::string what_is_missing() {
                        fmt::join(capabilities->missing_for_bpf(), " and "), flags);
 }
 
+bool verifier_trusts() {
+    const auto capabilities = effective_capabilities();
+    return capabilities && capabilities->verifier_trusts();
+}
+
+// By errno.
+std::unexpected<Error> cannot(const char* what, const LibbpfMessages& messages) {
+    const int code = errno;
+    // EACCES is the verifier's; ENOSYS a seccomp profile's, or a kernel's without BPF.
+    const bool denied = code == EPERM || code == ENOSYS || (code == EACCES && !verifier_trusts());
+    return failure(denied ? Exit::impossible : Exit::failed,
+                   fmt::format("cannot {}: {}{}; {}", what, std::strerror(code),
+                               code == EPERM || code == ENOSYS ? what_is_missing()
+                               : denied ? ": this kernel's verifier asks for CAP_PERFMON, add it"
+                                        : "",
+                               messages.text()),
+                   code);
+}
+
 } // namespace
 
 struct GateMaps::Ring {
@@ -59,26 +78,15 @@ GateMaps::GateMaps() = default;
 GateMaps::~GateMaps() {
     unmap_entry(word_, sizeof(*word_));
     ring_.reset();
+    gate__destroy(l3_);
     gate__destroy(skeleton_);
 }
 
 Result<std::unique_ptr<GateMaps>> GateMaps::load(const Plan& plan) {
     std::unique_ptr<GateMaps> maps(new GateMaps);
     const LibbpfMessages messages;
-    const auto capabilities = effective_capabilities();
-    const bool perfmon = capabilities && capabilities->verifier_trusts();
-    const auto failed = [&](const char* what) {
-        const int code = errno;
-        // EACCES is the verifier's; ENOSYS a seccomp profile's, or a kernel's without BPF.
-        const bool denied = code == EPERM || code == ENOSYS || (code == EACCES && !perfmon);
-        return failure(denied ? Exit::impossible : Exit::failed,
-                       fmt::format("cannot {}: {}{}; {}", what, std::strerror(code),
-                                   code == EPERM || code == ENOSYS ? what_is_missing()
-                                   : denied ? ": this kernel's verifier asks for CAP_PERFMON, add it"
-                                            : "",
-                                   messages.text()),
-                       code);
-    };
+    const auto failed = [&](const char* what) { return cannot(what, messages); };
+    const bool perfmon = verifier_trusts();
 
     maps->skeleton_ = gate__open();
     if (!maps->skeleton_)
@@ -89,6 +97,7 @@ Result<std::unique_ptr<GateMaps>> GateMaps::load(const Plan& plan) {
     // Without both, this kernel is older than the helper that would copy.
     if (!plan.for_xdp || (!perfmon && !plan.can_hold))
         bpf_program__set_autoload(skeleton.progs.syngate_xdp, false);
+    bpf_program__set_autoload(skeleton.progs.syngate_tc_l3, false);
     skeleton.rodata->intercepting = !plan.intercepts.empty();
     maps->park_memory_ = plan.can_hold ? std::bit_ceil(std::max(plan.park_memory, page)) : page;
     bpf_map__set_max_entries(skeleton.maps.parked, static_cast<std::uint32_t>(maps->park_memory_));
@@ -140,8 +149,28 @@ int GateMaps::intercepts_fd() const {
     return bpf_map__fd(skeleton_->maps.intercepts);
 }
 
-int GateMaps::tc_program(bool ethernet) const {
-    return bpf_program__fd(ethernet ? skeleton_->progs.syngate_tc : skeleton_->progs.syngate_tc_l3);
+int GateMaps::tc_program() const {
+    return bpf_program__fd(skeleton_->progs.syngate_tc);
+}
+
+Result<int> GateMaps::tc_program_l3() {
+    if (l3_)
+        return bpf_program__fd(l3_->progs.syngate_tc_l3);
+    const LibbpfMessages messages;
+    const auto failed = [&] {
+        return cannot("load the gate for devices without an Ethernet header", messages);
+    };
+    std::unique_ptr<::gate, decltype(&gate__destroy)> l3(gate__open(), &gate__destroy);
+    if (!l3)
+        return failed();
+    for (bpf_program* other : {l3->progs.syngate_tc, l3->progs.syngate_xdp})
+        bpf_program__set_autoload(other, false);
+    if (const auto r = be_alike(l3->obj, skeleton_->obj); !r)
+        return std::unexpected(r.error());
+    if (gate__load(l3.get()) != 0)
+        return failed();
+    l3_ = l3.release();
+    return bpf_program__fd(l3_->progs.syngate_tc_l3);
 }
 
 int GateMaps::xdp_program() const {

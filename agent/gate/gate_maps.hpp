@@ -34,7 +34,10 @@ public:
     static Result<std::unique_ptr<GateMaps>> load(const Plan& plan);
     ~GateMaps();
 
-    [[nodiscard]] int tc_program(bool ethernet) const;
+    [[nodiscard]] int tc_program() const;
+    // For devices without an Ethernet header, loaded when one is met first: the verifier takes its time, and
+    // the server's start waits for it.
+    Result<int> tc_program_l3();
     [[nodiscard]] int xdp_program() const;
 
     // For programs that share the maps.
@@ -82,6 +85,7 @@ private:
     Result<void> stage_listeners(const std::set<ListenAddress>& listeners, std::uint32_t generation);
     struct Ring;
     ::gate* skeleton_ = nullptr;
+    ::gate* l3_ = nullptr;         // with the same maps; null until it is needed
     syngate_gate* word_ = nullptr; // mapped from the map `gate`
     std::unique_ptr<Ring> ring_;
     bool can_hold_ = false;

@@ -264,6 +264,10 @@ Result<void> Protocol::Run::start(const PortSet& ports, const std::set<ListenAdd
     const auto generation = p_.server_.start(false);
     if (!generation)
         return std::unexpected(generation.error());
+    if (const auto r = p_.gate_.complete(); !r) {
+        abandon(*generation);
+        return r;
+    }
     const std::uint16_t given = p_.server_.backing_port(*generation);
     const auto listening = wait_until_listening(*generation, given ? PortSet{given} : ports, before);
     timer_.done("start");

@@ -87,13 +87,28 @@ TEST_P(Endpoints, AreFollowedThroughARename) {
 INSTANTIATE_TEST_SUITE_P(Hooks, Endpoints, testing::Values("tcx", "tc", "xdp"),
                          [](const auto& of) { return std::string(of.param); });
 
-// No link-layer header: the frame begins with the IP header, and is replayed all the same.
+// No link-layer header: the frame begins with the IP header, and is replayed all the same. Also of one that
+// comes late, when the agent has given up what it need not have, and its program is loaded only then.
 TEST(Tun, HoldsAndReplaysWithoutEthernet) {
     const Listener server(port);
-    for (const char* hook : {"tcx", "tc"}) {
-        Tun tun("tun0", {"10.66.0.1/24", "fd00:66::1/64"});
+    nlohmann::json addresses;
+    for (const auto& [hook, late] : {std::pair{"tcx", false}, {"tc", false}, {"tcx", true}, {"tc", true}}) {
+        std::optional<Tun> device;
+        const auto appear = [&] {
+            device.emplace("tun0", std::vector<std::string>{"10.66.0.1/24", "fd00:66::1/64"});
+        };
+        if (!late)
+            appear();
         Closed agent({"--ports", "80", "--hook", hook});
-        EXPECT_TRUE(agent.interfaces().contains("tun0"));
+        const auto known = [&] { return agent.ask("status")["gate"]["local_addresses"]; };
+        if (late)
+            appear();
+        else
+            addresses = known();
+        ASSERT_TRUE(
+            wait_until([&] { return agent.interfaces().contains("tun0") && known() == addresses; }, 5s))
+            << agent.process.err();
+        Tun& tun = *device;
         const auto v4 = syn({"10.66.0.2", 4000}, {"10.66.0.1", port});
         const auto v6 = syn({"fd00:66::2", 4001}, {"fd00:66::1", port});
         const auto open_port = syn({"10.66.0.2", 4002}, {"10.66.0.1", 9}); // refused, but not by us

@@ -26,6 +26,16 @@ TEST_F(ProtocolTest, ABadConfigurationChangesNothing) {
     expect_old_untouched();
 }
 
+TEST_F(ProtocolTest, NoServerIsLeftInFrontOfWhichTheGateIsNotComplete) {
+    gate.on_complete = [] { return Result<void>(failure(Exit::impossible, "no more links")); };
+    protocol.emplace(*loop, gate, sockets, server, options);
+    const Outcome outcome = protocol->start();
+    EXPECT_EQ(outcome.exit, Exit::impossible);
+    EXPECT_TRUE(mentions(outcome, "no more links")) << outcome.message;
+    EXPECT_EQ(world.journal, (Events{"start", "kill 101"}));
+    EXPECT_FALSE(protocol->current());
+}
+
 TEST_F(ProtocolTest, ANewServerThatCannotBeStartedChangesNothing) {
     serve();
     server.cannot_start = true;

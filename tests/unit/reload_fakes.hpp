@@ -82,6 +82,7 @@ class FakeGate final : public Gate {
 public:
     explicit FakeGate(World& world) : world_(world) {}
 
+    Result<void> complete() override { return on_complete(); }
     Result<void> stage(const PortSet& ports, Policy policy) override {
         EXPECT_FALSE(closed) << "staged while closed";
         world_.event("stage " + format_ports(ports) + (policy == Policy::drop ? " drop" : ""));
@@ -139,6 +140,7 @@ public:
     int renewals = 0;
     std::vector<Duration> leases;
     Duration longest = 30s;
+    std::function<Result<void>()> on_complete = [] { return Result<void>{}; };
     std::function<void()> on_close = [] {};
     std::function<void()> on_open = [] {};
     std::function<void()> on_renew = [] {};

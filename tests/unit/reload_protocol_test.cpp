@@ -15,6 +15,18 @@ TEST_F(ProtocolTest, StartWaitsForTheServerAndTouchesNoGate) {
     EXPECT_EQ(protocol->current(), 101);
 }
 
+TEST_F(ProtocolTest, TheServerStartsBeforeTheGateIsCompleteAndServesAfterIt) {
+    bool complete = false;
+    gate.on_complete = [&] {
+        EXPECT_EQ(world.journal, Events{"start"});
+        complete = true;
+        return Result<void>{};
+    };
+    protocol.emplace(*loop, gate, sockets, server, options);
+    EXPECT_TRUE(protocol->start().ok());
+    EXPECT_TRUE(complete);
+}
+
 TEST_F(ProtocolTest, StartWaitsForEveryNamedPort) {
     options.ports = {80, 443};
     options.settle = 10s;
