@@ -60,11 +60,11 @@ Json memory_and_rest(const std::string& mode, Duration rest) {
     // A reload first: memory that is only needed then counts as well.
     if (const auto answer = agent.ask("restart"); answer["exit"] != 0)
         throw std::runtime_error("syngate restart failed: " + answer.dump(1));
-    // What the restart leaves to be done is no rest yet.
+    // What the restart leaves to be done is no rest yet; the agent gives memory back after 2 s.
     double before = -1;
-    for (int i = 0; i < 30 && before != process_seconds(agent.process.pid()); ++i) {
+    for (int i = 0; i < 10 && before != process_seconds(agent.process.pid()); ++i) {
         before = process_seconds(agent.process.pid());
-        std::this_thread::sleep_for(1s);
+        std::this_thread::sleep_for(3s);
     }
     std::this_thread::sleep_for(rest);
     const double used = process_seconds(agent.process.pid()) - before;

@@ -7,15 +7,18 @@
 #include "packet/generator.hpp"
 #include "packet/xdp_filter.hpp"
 
+#include "base/fd.hpp"
 #include "gate/attachment.hpp"
 #include "netns/sandbox.hpp"
 #include "prog/gate_fixture.hpp"
 
 #include <algorithm>
+#include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <cstring>
 #include <fmt/format.h>
 #include <fstream>
+#include <linux/bpf.h>
 #include <linux/if_link.h>
 #include <net/if.h>
 #include <optional>
@@ -164,6 +167,31 @@ private:
     XdpFilter filter_;
 };
 
+// As much as any XDP program could drop here: what is left is the device's.
+class Everything : public Dropper {
+public:
+    explicit Everything(const Scene& scene) {
+        const bpf_insn instructions[] = {
+            {.code = BPF_ALU64 | BPF_MOV | BPF_K,
+             .dst_reg = BPF_REG_0,
+             .src_reg = 0,
+             .off = 0,
+             .imm = XDP_DROP},
+            {.code = BPF_JMP | BPF_EXIT, .dst_reg = 0, .src_reg = 0, .off = 0, .imm = 0}};
+        const Fd program(::bpf_prog_load(BPF_PROG_TYPE_XDP, "everything", "GPL", instructions,
+                                         std::size(instructions), nullptr));
+        if (!program)
+            throw std::runtime_error(fmt::format("cannot load an XDP program: {}", std::strerror(errno)));
+        auto attached = attach_xdp(program.get(), scene.index, scene.device);
+        if (!attached)
+            throw std::runtime_error(attached.error().message);
+        attachment_ = std::move(*attached);
+    }
+
+private:
+    std::unique_ptr<Attachment> attachment_;
+};
+
 struct Way {
     std::string name;
     std::function<std::unique_ptr<Dropper>(const Scene&)> start;
@@ -201,6 +229,8 @@ std::vector<Way> all_ways() {
             ours("syngate, TCX", OurGate::Where::tcx),
             ours("syngate, TC", OurGate::Where::tc),
             {"xdp-filter, native", [](const Scene& scene) { return std::make_unique<FilterByXdp>(scene); }},
+            {"XDP native, drops everything",
+             [](const Scene& scene) { return std::make_unique<Everything>(scene); }},
             nftables(),
             iptables("iptables, raw PREROUTING", "raw", "PREROUTING"),
             iptables("iptables, INPUT", "filter", "INPUT")};
