@@ -98,8 +98,8 @@ static __always_inline bool packet_reaches(const struct packet *pkt, __u32 end)
 	struct xdp_md *xdp = pkt->ctx;
 	__u64 bytes = end;
 
-	/* Unchanged: no length field says more. Before Linux 6.7 the verifier takes swapped bytes for any
-	 * number, and lets nobody add that. */
+	/* Unchanged: no length field says more. The verifier of Linux 6.1 takes swapped bytes for any number,
+	 * and lets nobody add that. */
 	asm volatile("%0 &= %1" : "+r"(bytes) : "i"(PACKET_END_MAX));
 	return (void *)(long)xdp->data + bytes <= (void *)(long)xdp->data_end;
 }
