@@ -36,7 +36,7 @@ Result<void> be_alike(bpf_object* open, const bpf_object* loaded) {
             std::size_t size = 0;
             const void* values = bpf_map__initial_value(model, &size);
             r = bpf_map__set_initial_value(map, values, size);
-        } else if (bpf_map__fd(model) >= 0) {
+        } else if (bpf_map__autocreate(model)) {
             r = bpf_map__reuse_fd(map, bpf_map__fd(model));
         } else {
             r = bpf_map__set_autocreate(map, false);

@@ -148,6 +148,19 @@ TEST(Tun, IsGatedByTcWhereXdpIsAskedFor) {
     EXPECT_EQ(traffic_control(), before);
 }
 
+// Its program is another instance, with one map less.
+TEST(Tun, IsGatedWhereNothingCanBeHeld) {
+    const Tun tun("tun0", {"10.66.0.1/24"});
+    const Listener server(port);
+    Closed agent({"--ports", "80", "--mode", "bpf"}, {.extra_env = {{"SYNGATE_NO_FEATURE", "live_frames"}}});
+    tun.write(syn({"10.66.0.2", 4000}, {"10.66.0.1", port}));
+    tun.write(syn({"10.66.0.2", 4001}, {"10.66.0.1", 9}));
+    const auto refused = tun.read_tcp(5s);
+    ASSERT_TRUE(refused);
+    EXPECT_EQ(refused->destination_port, 4001);
+    agent.end();
+}
+
 // A container without bpffs: everything but the maps' names works.
 TEST(Bpffs, IsNotNeeded) {
     const ClientHost hosts;
