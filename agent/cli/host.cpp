@@ -254,7 +254,8 @@ Result<void> Host::make_steerer(const Options& options) {
     }
     steering_ = std::move(*steering);
     steerer_ = std::make_unique<Steerer>(*steering_, *sockets_);
-    if (const auto r = steerer_->follow_on(*loop_); !r)
+    // Rules of iptables take their time, and lead to a port whoever listens there: not in a window.
+    if (const auto r = steerer_->follow_on(*loop_, [this] { return !by_bpf() && gate_->is_closed(); }); !r)
         return r;
     return {};
 }

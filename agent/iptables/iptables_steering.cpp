@@ -79,6 +79,10 @@ public:
         const auto redirects = port_redirects(wanted);
         if (!redirects)
             return std::unexpected(redirects.error());
+        if (rules_ && rules_->are_there() && !retiring_ && leads_alike(active_, *redirects)) {
+            active_ = *redirects;
+            return {};
+        }
         if (!rules_)
             if (auto r = start(); !r)
                 return r;
@@ -107,7 +111,8 @@ public:
         rules_->forget();
         former_ = with_former(active_, former_);
         retiring_ = true;
-        retire_now();
+        if (!options_.gate_is_closed()) // with what is there it might take the queue of held SYNs
+            retire_now();
         new_connections_go(active_, {});
         active_.clear();
         look_after(first_look);
@@ -143,6 +148,13 @@ private:
                         program, lacking);
                 },
         };
+    }
+
+    // Other sockets of a port are no other port.
+    static bool leads_alike(const std::vector<PortRedirect>& one, const std::vector<PortRedirect>& other) {
+        return std::ranges::equal(one, other, [](const PortRedirect& a, const PortRedirect& b) {
+            return a.at == b.at && a.to == b.to;
+        });
     }
 
     static std::vector<rules::Redirect> with_former(const std::vector<PortRedirect>& ended,

@@ -253,6 +253,9 @@ void Protocol::Run::abandon(Generation generation) const {
 }
 
 void Protocol::Run::open() {
+    // What is replayed meets the listeners of now also where its port is flipped to theirs.
+    if (p_.options_.steerer)
+        p_.options_.steerer->follow();
     outcome_.window = closed_->open();
     closed_.reset();
     timer_.done("open");

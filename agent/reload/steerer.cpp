@@ -78,8 +78,11 @@ void Steerer::release() {
     }
 }
 
-Result<void> Steerer::follow_on(Loop& loop) {
-    auto follower = loop.every(follow_every, [this] { follow(); });
+Result<void> Steerer::follow_on(Loop& loop, std::function<bool()> paused) {
+    auto follower = loop.every(follow_every, [this, paused = std::move(paused)] {
+        if (!paused())
+            follow();
+    });
     if (!follower)
         return std::unexpected(follower.error());
     follower_ = std::move(*follower);

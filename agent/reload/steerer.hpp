@@ -27,8 +27,9 @@ public:
     // The kernel's own rules again, or what was flipped.
     void release();
 
-    // From now on what is flipped follows the listeners of its ports, as they come and go.
-    Result<void> follow_on(Loop& loop);
+    // From now on what is flipped follows the listeners of its ports, as they come and go; not while `paused`
+    // says so.
+    Result<void> follow_on(Loop& loop, std::function<bool()> paused);
     // One look: steers anew if they are others than before.
     void follow();
 

@@ -287,7 +287,7 @@ TEST_F(FlipByHandTest, AReloadTakesWhatIsFlippedWithIt) {
 }
 
 TEST_F(FlipByHandTest, AFlippedPortFollowsTheListenersAsTheyComeAndGo) {
-    ASSERT_TRUE(steerer.follow_on(*loop));
+    ASSERT_TRUE(steerer.follow_on(*loop, [] { return false; }));
     EXPECT_TRUE(steerer.flip({{443, 8081}}));
     steerer.follow();
     EXPECT_EQ(world.journal, (Events{"steer 443 to 2"})); // nothing has changed
@@ -299,9 +299,16 @@ TEST_F(FlipByHandTest, AFlippedPortFollowsTheListenersAsTheyComeAndGo) {
 
 TEST_F(FlipByHandTest, AWindowCoversClientsOfAPortThatIsFlippedToTheServers) {
     EXPECT_TRUE(steerer.flip({{443, 8081}, {444, 80}}));
+    std::set<std::uint64_t> flipped_to;
+    gate.on_open = [&] { // what is replayed now is for the new server
+        for (const SteerRule& rule : steering.steered)
+            if (rule.at.port == 444)
+                flipped_to = cookies_of(rule.to, {80});
+    };
     const Outcome outcome = protocol->restart();
     EXPECT_TRUE(outcome.ok()) << outcome.message;
     EXPECT_EQ(outcome.gated, (PortSet{80, 443, 444, 8081}));
+    EXPECT_EQ(flipped_to, cookies_of(world.listening[102], {80}));
 }
 
 // 101 is given 9001 and listens there with the cookie 1, 102 is given 9002.
