@@ -61,14 +61,16 @@ public:
     }
 
 private:
-    // Opened each time: such a file takes one write, and whoever replaces the rules replaces the file.
+    // Opened each time: such a file takes one write, and whoever replaces the rules replaces the file. ENOENT
+    // only if nothing else was wrong.
     [[nodiscard]] Result<void> write(char what) const {
         Result<void> result;
         for (const auto& family : families_) {
             const std::string path = rules::list_path(rules::list_name(family.gate.owner, family.gate.ipv6));
             const std::string line = fmt::format("{}{}\n", what, rules::list_entry(family.gate.ipv6));
             const Fd list(::open(path.c_str(), O_WRONLY | O_CLOEXEC));
-            if (!list || ::write(list.get(), line.data(), line.size()) < 0)
+            if ((!list || ::write(list.get(), line.data(), line.size()) < 0) &&
+                (result || result.error().code == ENOENT))
                 result = system_failure(
                     fmt::format("cannot write to {}, which is there with the gate's rules", path), errno);
         }

@@ -11,6 +11,8 @@
 #include <spdlog/spdlog.h>
 #include <sys/socket.h>
 #include <sys/time.h>
+#include <system_error>
+#include <thread>
 
 namespace syngate {
 namespace {
@@ -32,9 +34,8 @@ Fd echo_socket() {
     return fd;
 }
 
-} // namespace
-
-void wait_for_packets_behind_loopback() {
+// On each CPU of the calling thread.
+void echo_on_each_cpu() {
     const Fd fd = echo_socket();
     cpu_set_t ours;
     if (!fd || ::sched_getaffinity(0, sizeof ours, &ours) < 0) {
@@ -52,9 +53,19 @@ void wait_for_packets_behind_loopback() {
         arrives = ::sched_setaffinity(0, sizeof one, &one) == 0 && ::send(fd.get(), &byte, 1, 0) == 1 &&
                   ::recv(fd.get(), &byte, 1, 0) == 1;
     }
-    ::sched_setaffinity(0, sizeof ours, &ours);
     if (!arrives)
         spdlog::debug("a datagram over lo did not arrive: {}", std::strerror(errno));
+}
+
+} // namespace
+
+// In a thread of its own: which CPUs this one may use later, and whatever it starts, is not for it to fix.
+void wait_for_packets_behind_loopback() {
+    try {
+        std::thread(echo_on_each_cpu).join();
+    } catch (const std::system_error& error) {
+        spdlog::debug("packets behind lo are not waited for: {}", error.what());
+    }
 }
 
 } // namespace syngate
