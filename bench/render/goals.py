@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import swaps
-from statistics_of import median, median_of_ratios, quantile, ratio
+from statistics_of import interval_of_ratios, median, median_of_ratios, quantile, ratio
 
 HOLD = "HAProxy: hold, bpf tcx"  # the default hook where the kernel has it
 FLIP = "HAProxy: flip"
@@ -184,11 +184,14 @@ def idle_connections(idle):
     goal = Goal("new connections a second, attached and idle, against nothing attached", "≥ 0.99")
     runs = {row["name"]: row["runs"] for row in idle["attached"]} if idle else {}
     rate = {name: [run["connections_per_second"] for run in of] for name, of in runs.items()}
-    values = {name: median_of_ratios(of, rate.get("nothing", [])) for name, of in rate.items() if name != "nothing"}
-    values = {name: value for name, value in values.items() if value is not None}
+    base = rate.pop("nothing", [])
+    values = {name: (median_of_ratios(of, base), interval_of_ratios(of, base)) for name, of in rate.items()}
+    values = {name: value for name, value in values.items() if value[0] is not None}
     if values:
-        goal.measured = ", ".join(f"{value:.3f} ({name})" for name, value in values.items())
-        goal.met = min(values.values()) >= 0.99
+        goal.measured = ", ".join(
+            f"{value:.3f} ({name}; 95 %: {low:.3f} to {high:.3f})" for name, (value, (low, high)) in values.items()
+        )
+        goal.met = min(value for value, _ in values.values()) >= 0.99
     return goal
 
 

@@ -11,7 +11,7 @@ import goals  # noqa: E402
 import render  # noqa: E402
 import swaps  # noqa: E402
 from charts import distribution_chart  # noqa: E402
-from statistics_of import add_up, median, median_of_ratios, quantile, share_above  # noqa: E402
+from statistics_of import add_up, interval_of_ratios, median, median_of_ratios, quantile, share_above  # noqa: E402
 
 
 class Statistics(unittest.TestCase):
@@ -33,6 +33,15 @@ class Statistics(unittest.TestCase):
         self.assertEqual(median_of_ratios([100, 10], [50, 10]), 1.5)
         self.assertIsNone(median_of_ratios([1], []))
         self.assertIsNone(median_of_ratios([1], [0]))
+
+    def test_an_interval_holds_the_median_and_is_the_same_each_time(self):
+        values, bases = [9, 10, 11, 12, 30], [10, 10, 10, 10, 10]
+        low, high = interval_of_ratios(values, bases)
+        self.assertLessEqual(low, 1.1)
+        self.assertGreaterEqual(high, 1.1)
+        self.assertLess(low, high)
+        self.assertEqual(interval_of_ratios(values, bases), (low, high))
+        self.assertIsNone(interval_of_ratios([], []))
 
     def test_distributions_are_added_step_by_step(self):
         self.assertEqual(add_up([[[1.0, 2], [4.0, 1]], [[2.0, 5], [1.0, 1]]]), [(1.0, 3), (2.0, 5), (4.0, 1)])

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Medians, quantiles, ratios and distributions of what was measured round by round."""
 import math
+import random
 import statistics
 
 
@@ -25,6 +26,16 @@ def ratio(value, base):
 def median_of_ratios(values, bases):
     """Round by round, so that what disturbs a round disturbs both of its parts."""
     return median([ratio(value, base) for value, base in zip(values, bases)])
+
+
+def interval_of_ratios(values, bases, resamplings=2000):
+    """Where the median of the ratios lies in 95 of 100 choices, with repetition, of the rounds. The same each time."""
+    ratios = [r for r in (ratio(value, base) for value, base in zip(values, bases)) if r is not None]
+    if not ratios:
+        return None
+    choice = random.Random(1)
+    medians = [statistics.median(choice.choices(ratios, k=len(ratios))) for _ in range(resamplings)]
+    return quantile(medians, 0.025), quantile(medians, 0.975)
 
 
 def add_up(distributions):
