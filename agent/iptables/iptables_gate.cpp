@@ -20,6 +20,8 @@ namespace {
 // After a window nobody may wait long: the server has been reloaded, and its agent has signals to serve.
 constexpr Duration removal_lock_wait = std::chrono::seconds(1);
 
+constexpr Duration open_again_after = std::chrono::milliseconds(100);
+
 class IptablesGate final : public Gate {
 public:
     IptablesGate(Loop& loop, const IptablesGateOptions& options) : loop_(loop), options_(options) {}
@@ -81,10 +83,12 @@ public:
         longest_ = closed_at_ + options_.max_window;
         lease_ = std::min(closed_at_ + lease, longest_);
         if (auto r = switch_->close(lease_ - closed_at_); !r) {
-            (void)switch_->open();
+            if (!switch_->open()) // one family may be closed
+                open_again_until(Clock::now() + switch_->limit() + std::chrono::seconds(1));
             return r;
         }
         closed_ = true;
+        ajar_.reset();
         opened_at_.reset();
         watch_lease();
         return {};
@@ -124,6 +128,8 @@ public:
         const auto judged = remove(removal_lock_wait);
         if (!judged)
             spdlog::warn("{}; tried again later", judged.error().message);
+        if (!opened && !judged)
+            open_again_until(Clock::now() + switch_->limit());
         release(); // a SYN that was on its way into the queue
         verdict_ = PacketQueue::Verdict::again;
         if (holds_)
@@ -213,6 +219,9 @@ private:
             opened_at_ = std::min({Clock::now(), lease_, switch_->until()});
             if (const auto r = switch_->open(); !r)
                 spdlog::warn("{}", r.error().message);
+            window_.lease_lost = true; // nothing is held any longer
+            verdict_ = PacketQueue::Verdict::drop;
+            release();
         });
         if (source)
             lease_watch_ = std::move(*source);
@@ -220,10 +229,26 @@ private:
             spdlog::warn("{}", source.error().message);
     }
 
+    // With nobody else left to open it. What comes meanwhile is dropped: sent through the rules again it
+    // would come back.
+    void open_again_until(Time lease_end) {
+        auto again = loop_.after(open_again_after, [this, lease_end] {
+            ajar_.reset();
+            if (const auto r = switch_->open(); !r && Clock::now() < lease_end) {
+                spdlog::warn("{}; tried again", r.error().message);
+                open_again_until(lease_end);
+            }
+        });
+        if (again)
+            ajar_ = std::move(*again);
+        else // the kernel's limit remains
+            spdlog::warn("{}", again.error().message);
+    }
+
     void on_packets() {
         if (!queue_ || queue_->take_note() == 0 || closed_)
             return;
-        parked_ += queue_->judge(PacketQueue::Verdict::again);
+        parked_ += queue_->judge(ajar_ ? PacketQueue::Verdict::drop : PacketQueue::Verdict::again);
     }
 
     void release() {
@@ -274,6 +299,7 @@ private:
     std::unique_ptr<LeaseSwitch> switch_;
     Source arrived_;
     Source lease_watch_;
+    Source ajar_;         // while what cannot be opened may be closed
     bool staged_ = false; // some of our rules may be there
     PortSet ports_;
     Policy policy_ = Policy::hold;
