@@ -2,7 +2,7 @@
 """The Markdown of each block: tables, and what could not be measured."""
 import swaps
 from goals import all_goals
-from statistics_of import median, median_of_ratios, ratio
+from statistics_of import interval_of_ratios, median, median_of_ratios, ratio
 
 
 def number(value, digits=2, unit=""):
@@ -148,19 +148,23 @@ def traffic(rows, base):
         for key, count in zip(keys, digits):
             mine, theirs = [run[key] for run in of], [run[key] for run in runs.get(base, [])]
             beside = median_of_ratios(mine, theirs)
-            line.append(number(median(mine), count) + (f" ({beside:.3f})" if beside is not None and name != base else ""))
+            shown = number(median(mine), count)
+            if beside is not None and name != base:
+                low, high = interval_of_ratios(mine, theirs)
+                shown += f" ({beside:.3f}; {low:.2f} to {high:.2f})"
+            line.append(shown)
         out.append((*line, sum(run["failed"] for run in of)))
     head = ("", "new connections a second", "Gbit/s", "CPU µs a connection", "CPU s a GB", "failed")
     return table(head, out)
 
 
 def idle(result):
-    note = "An agent that is attached and has nothing to do. In brackets: against nothing attached, round by round."
+    note = "An agent that is attached and has nothing to do. In brackets: against nothing attached, round by round, and the interval of 95 %."
     return join(result, note, traffic(result["attached"], "nothing"))
 
 
 def steer(result):
-    note = "HAProxy with `usesrc clientip` between client and backend. In brackets: against iptables, round by round."
+    note = "HAProxy with `usesrc clientip` between client and backend. In brackets: against iptables, round by round, and the interval of 95 %."
     return join(result, note, traffic(result["ways"], "iptables"))
 
 
