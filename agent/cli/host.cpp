@@ -51,9 +51,8 @@ bool is_others_directory(std::filesystem::path directory) {
 
 void give_up_privileges(const Options& options, const std::string& mode, const ServerTraits& server,
                         const std::string& control_path) {
-    const auto capabilities = effective_capabilities();
     // In mode iptables as well the queues of listening sockets are read by BPF, where that is allowed.
-    const bool iterates = capabilities && capabilities->verifier_trusts();
+    const bool iterates = verifier_trusts();
     const PrivilegeNeeds needs{.bpf = mode == "bpf" || iterates,
                                .queues = iterates,
                                .iptables = mode != "bpf",

@@ -40,8 +40,7 @@ Result<std::unique_ptr<DivertProgram>> DivertProgram::load(const DivertOptions& 
     skeleton->rodata->mask = options.mask;
     const bool intercepting = !options.intercepts.empty();
     skeleton->rodata->intercepting = intercepting;
-    const auto capabilities = effective_capabilities();
-    skeleton->rodata->may_look = capabilities && capabilities->verifier_trusts();
+    skeleton->rodata->may_look = verifier_trusts();
     bpf_program__set_autoload(skeleton->progs.syngate_offer, intercepting);
     for (const auto& [map, shared] : {std::pair(skeleton->maps.local_addresses, gate.local_addresses_fd()),
                                       std::pair(skeleton->maps.intercepts, gate.intercepts_fd())})

@@ -38,11 +38,6 @@ std::string what_is_missing() {
                        fmt::join(capabilities->missing_for_bpf(), " and "), flags);
 }
 
-bool verifier_trusts() {
-    const auto capabilities = effective_capabilities();
-    return capabilities && capabilities->verifier_trusts();
-}
-
 // By errno.
 std::unexpected<Error> cannot(const char* what, const LibbpfMessages& messages) {
     const int code = errno;

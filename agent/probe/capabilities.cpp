@@ -46,4 +46,9 @@ Result<Capabilities> effective_capabilities() {
                         .kill = held(CAP_KILL)};
 }
 
+bool verifier_trusts() {
+    const auto capabilities = effective_capabilities();
+    return capabilities && (capabilities->perfmon || capabilities->sys_admin);
+}
+
 } // namespace syngate

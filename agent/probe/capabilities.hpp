@@ -22,11 +22,12 @@ struct Capabilities {
     // What is lacking for loading and attaching programs: CAP_BPF (CAP_SYS_ADMIN will do) and CAP_NET_ADMIN.
     // Empty: nothing.
     [[nodiscard]] std::vector<std::string> missing_for_bpf() const;
-    // CAP_PERFMON or CAP_SYS_ADMIN: the verifier lets nobody else add a variable to a pointer, and loads no
-    // iterator for others.
-    [[nodiscard]] bool verifier_trusts() const { return perfmon || sys_admin; }
 };
 
 Result<Capabilities> effective_capabilities();
+
+// Whether this process has CAP_PERFMON or CAP_SYS_ADMIN: the verifier lets nobody else add a variable to a
+// pointer, and loads no iterator for others. False if the capabilities cannot be read.
+bool verifier_trusts();
 
 } // namespace syngate

@@ -235,8 +235,7 @@ Feature probe_divert() {
     const std::unique_ptr<::divert, decltype(&divert__destroy)> skeleton(divert__open(), divert__destroy);
     if (!skeleton)
         return outcome(feature::divert, "opening the divert object", errno);
-    const auto capabilities = effective_capabilities();
-    skeleton->rodata->may_look = capabilities && capabilities->verifier_trusts();
+    skeleton->rodata->may_look = verifier_trusts();
     ::bpf_program__set_autoload(skeleton->progs.syngate_offer, false);
     return outcome(feature::divert, "loading the divert program", -divert__load(skeleton.get()));
 }

@@ -4,6 +4,7 @@
 #include "common/benchmarks.hpp"
 #include "common/host.hpp"
 #include "common/link.hpp"
+#include "packet/constant_program.hpp"
 #include "packet/generator.hpp"
 #include "packet/xdp_filter.hpp"
 
@@ -13,7 +14,6 @@
 #include "prog/gate_fixture.hpp"
 
 #include <algorithm>
-#include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 #include <cstring>
 #include <fmt/format.h>
@@ -171,17 +171,7 @@ private:
 class Everything : public Dropper {
 public:
     explicit Everything(const Scene& scene) {
-        const bpf_insn instructions[] = {
-            {.code = BPF_ALU64 | BPF_MOV | BPF_K,
-             .dst_reg = BPF_REG_0,
-             .src_reg = 0,
-             .off = 0,
-             .imm = XDP_DROP},
-            {.code = BPF_JMP | BPF_EXIT, .dst_reg = 0, .src_reg = 0, .off = 0, .imm = 0}};
-        const Fd program(::bpf_prog_load(BPF_PROG_TYPE_XDP, "everything", "GPL", instructions,
-                                         std::size(instructions), nullptr));
-        if (!program)
-            throw std::runtime_error(fmt::format("cannot load an XDP program: {}", std::strerror(errno)));
+        const Fd program = load_constant(BPF_PROG_TYPE_XDP, XDP_DROP);
         auto attached = attach_xdp(program.get(), scene.index, scene.device);
         if (!attached)
             throw std::runtime_error(attached.error().message);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // What a packet costs in each program, by BPF_PROG_RUN: no device, no stack, no second CPU.
 #include "common/benchmarks.hpp"
+#include "packet/constant_program.hpp"
 #include "packet/xdp_filter.hpp"
 
 #include "base/fd.hpp"
@@ -8,8 +9,6 @@
 #include "prog/world.hpp"
 
 #include <algorithm>
-#include <bpf/bpf.h>
-#include <cstring>
 #include <fmt/format.h>
 #include <linux/bpf.h>
 #include <stdexcept>
@@ -34,15 +33,8 @@ struct Case {
 };
 
 Fd load_empty(Hook hook) {
-    const bpf_insn instructions[] = {
-        {.code = BPF_ALU64 | BPF_MOV | BPF_K,
-         .dst_reg = BPF_REG_0,
-         .src_reg = 0,
-         .off = 0,
-         .imm = is_xdp(hook) ? 2 : -1},
-        {.code = BPF_JMP | BPF_EXIT, .dst_reg = 0, .src_reg = 0, .off = 0, .imm = 0}};
-    return Fd(bpf_prog_load(is_xdp(hook) ? BPF_PROG_TYPE_XDP : BPF_PROG_TYPE_SCHED_CLS, "empty", "GPL",
-                            instructions, std::size(instructions), nullptr));
+    return is_xdp(hook) ? load_constant(BPF_PROG_TYPE_XDP, XDP_PASS)
+                        : load_constant(BPF_PROG_TYPE_SCHED_CLS, -1);
 }
 
 // In whole nanoseconds, as the kernel tells it.
@@ -121,8 +113,6 @@ void measure_packets(const Settings& settings) {
     const auto gate = load_gate();
     const Fd empty_tc = load_empty(Hook::tc);
     const Fd empty_xdp = load_empty(Hook::xdp);
-    if (!empty_tc || !empty_xdp)
-        throw std::runtime_error(fmt::format("cannot load an empty program: {}", std::strerror(errno)));
     std::vector<Case> cases;
     add_gate(cases, *gate, Hook::tc, empty_tc);
     add_gate(cases, *gate, Hook::xdp, empty_xdp);

@@ -128,6 +128,15 @@ TEST(Tun, HoldsAndReplaysWithoutEthernet) {
     }
 }
 
+// The gated port says nothing, the other one refuses.
+void expect_gated(const Tun& tun) {
+    tun.write(syn({"10.66.0.2", 4000}, {"10.66.0.1", port}));
+    tun.write(syn({"10.66.0.2", 4001}, {"10.66.0.1", 9}));
+    const auto refused = tun.read_tcp(5s);
+    ASSERT_TRUE(refused);
+    EXPECT_EQ(refused->destination_port, 4001);
+}
+
 TEST(Tun, IsGatedByTcWhereXdpIsAskedFor) {
     const Tun tun("tun0", {"10.66.0.1/24"});
     const auto before = traffic_control();
@@ -139,11 +148,7 @@ TEST(Tun, IsGatedByTcWhereXdpIsAskedFor) {
         if (each["name"] == "tun0")
             hook = each["hook"];
     EXPECT_TRUE(hook == "tcx" || hook == "tc") << hook;
-    tun.write(syn({"10.66.0.2", 4000}, {"10.66.0.1", port}));
-    tun.write(syn({"10.66.0.2", 4001}, {"10.66.0.1", 9}));
-    const auto refused = tun.read_tcp(5s);
-    ASSERT_TRUE(refused);
-    EXPECT_EQ(refused->destination_port, 4001);
+    expect_gated(tun);
     agent.end();
     EXPECT_EQ(traffic_control(), before);
 }
@@ -153,11 +158,7 @@ TEST(Tun, IsGatedWhereNothingCanBeHeld) {
     const Tun tun("tun0", {"10.66.0.1/24"});
     const Listener server(port);
     Closed agent({"--ports", "80", "--mode", "bpf"}, {.extra_env = {{"SYNGATE_NO_FEATURE", "live_frames"}}});
-    tun.write(syn({"10.66.0.2", 4000}, {"10.66.0.1", port}));
-    tun.write(syn({"10.66.0.2", 4001}, {"10.66.0.1", 9}));
-    const auto refused = tun.read_tcp(5s);
-    ASSERT_TRUE(refused);
-    EXPECT_EQ(refused->destination_port, 4001);
+    expect_gated(tun);
     agent.end();
 }
 
