@@ -6,6 +6,7 @@
 #include "gate/gate_maps.hpp"
 #include "gate/pins.hpp"
 #include "gate/replayer.hpp"
+#include "net/accept_room.hpp"
 #include "probe/switches.hpp"
 
 #include <algorithm>
@@ -69,9 +70,12 @@ public:
 
     Result<void> stage(const PortSet& ports, Policy policy) override {
         unmap_ = {};
-        if (policy == Policy::hold)
+        if (policy == Policy::hold) {
             if (const auto r = maps_->map_parked(); !r)
                 return r;
+            if (options_.sockets)
+                options_.sockets->prepare();
+        }
         std::set<ListenAddress> transparent;
         if (const auto* rules = intercepts(); rules && !rules->empty()) {
             const auto all = options_.sockets->listeners();
@@ -126,7 +130,8 @@ public:
         replayed_.lease_lost = now >= lease_;
         replayed_.length = std::min(now, lease_) - closed_at_;
         if (maps_->parked_is_mapped()) {
-            replay_rest();
+            AcceptRoom room(options_.sockets, ports_);
+            replay_rest(&room);
             unmap_soon();
         }
         late_.enable(true);
@@ -239,13 +244,17 @@ private:
             spdlog::warn("{}", r.error().message);
     }
 
-    void replay_rest() {
+    // Without `room` at once.
+    void replay_rest(AcceptRoom* room = nullptr) {
         const auto consumed =
-            maps_->consume([this](const syngate_parked& head, std::span<const std::uint8_t> frame) {
-                if (replayed_.lease_lost)
+            maps_->consume([&](const syngate_parked& head, std::span<const std::uint8_t> frame) {
+                if (replayed_.lease_lost) {
                     ++replayed_.expired;
-                else
-                    replay(head, frame);
+                    return;
+                }
+                if (room)
+                    room->take(1);
+                replay(head, frame);
             });
         if (!consumed) {
             spdlog::error("{}", consumed.error().message);

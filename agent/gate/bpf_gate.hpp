@@ -22,7 +22,7 @@ struct BpfGateOptions {
     std::string pin_base;
     std::uint64_t owner_id = 0;
     std::optional<DivertOptions> divert; // none: no transparent proxying
-    Sockets* sockets = nullptr;          // who listens for what is intercepted; outlives the gate
+    Sockets* sockets = nullptr;          // who listens, and how full their queues are; outlives the gate
 };
 
 // Loads, attaches, pins; complete() attaches to the rest of the endpoints. On an error nothing is left

@@ -7,6 +7,7 @@
 #include "iptables/packet_queue.hpp"
 #include "iptables/rules_transparent.hpp"
 #include "iptables/variant.hpp"
+#include "net/accept_room.hpp"
 
 #include <algorithm>
 #include <fmt/format.h>
@@ -53,6 +54,8 @@ public:
         if (const auto r = remove(usual_lock_wait); !r)
             return std::unexpected(r.error());
         holds_ = policy == Policy::hold && queue_;
+        if (holds_ && options_.sockets)
+            options_.sockets->prepare();
         Result<std::vector<Listener>> listeners;
         if (!options_.intercepts.empty() && !(listeners = options_.sockets->listeners()))
             return std::unexpected(listeners.error());
@@ -251,14 +254,20 @@ private:
         parked_ += queue_->judge(ajar_ ? PacketQueue::Verdict::drop : PacketQueue::Verdict::again);
     }
 
+    // Those that will be replayed, as they find room in the server's queues.
     void release() {
+        AcceptRoom room(options_.sockets, ports_);
         while (queue_) {
             queue_->take_note();
-            const std::uint64_t judged = queue_->judge(verdict_);
+            if (queue_->waiting() == 0)
+                return;
+            const bool again = verdict_ == PacketQueue::Verdict::again;
+            const std::uint64_t judged =
+                queue_->judge(verdict_, again ? room.take(queue_->waiting()) : queue_->waiting());
             if (judged == 0)
                 return;
             window_.parked += judged;
-            if (verdict_ == PacketQueue::Verdict::again)
+            if (again)
                 window_.replayed += judged;
             else if (window_.lease_lost)
                 window_.expired += judged;

@@ -20,7 +20,7 @@ struct IptablesGateOptions {
     Duration max_window = std::chrono::seconds(30);
     std::uint64_t owner_id = 0;
     std::vector<Intercept> intercepts; // SYNs that are intercepted to a gated port are gated
-    Sockets* sockets = nullptr;        // who listens for these; outlives the gate
+    Sockets* sockets = nullptr;        // who listens, and how full their queues are; outlives the gate
 };
 
 // Chooses the variant and tries what it needs. Exit::impossible names what is missing. Leaves no rule.

@@ -123,24 +123,26 @@ std::uint64_t PacketQueue::take_note() {
                 continue;
             nfqnl_msg_packet_hdr head{};
             std::memcpy(&head, mnl_attr_get_payload(attributes[NFQA_PACKET_HDR]), sizeof head);
-            latest_ = ntohl(head.packet_id);
+            ids_.push_back(ntohl(head.packet_id));
             ++noted;
         }
     }
-    waiting_ += noted;
     return noted;
 }
 
-std::uint64_t PacketQueue::judge(Verdict verdict) {
-    if (waiting_ == 0)
+std::uint64_t PacketQueue::judge(Verdict verdict, std::uint64_t most) {
+    const auto count = static_cast<std::ptrdiff_t>(std::min<std::uint64_t>(most, ids_.size()));
+    if (count == 0)
         return 0;
     Buffer buffer{};
     nlmsghdr* message = nfq_nlmsg_put(buffer.data(), NFQNL_MSG_VERDICT_BATCH, number_);
-    nfq_nlmsg_verdict_put(message, static_cast<int>(latest_),
+    // For this one and all before it.
+    nfq_nlmsg_verdict_put(message, static_cast<int>(ids_[static_cast<std::size_t>(count) - 1]),
                           verdict == Verdict::again ? NF_REPEAT : NF_DROP);
     if (::send(fd_.get(), message, message->nlmsg_len, 0) < 0)
         return 0;
-    return std::exchange(waiting_, 0);
+    ids_.erase(ids_.begin(), ids_.begin() + count);
+    return static_cast<std::uint64_t>(count);
 }
 
 // Columns: queue number, port id, length, copy mode, copy range, dropped when full, dropped for want of room

@@ -8,6 +8,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <memory>
 
 struct nlmsghdr;
@@ -27,15 +28,16 @@ public:
     static Result<std::unique_ptr<PacketQueue>> open(std::uint64_t seed, std::size_t memory);
 
     [[nodiscard]] std::uint16_t number() const { return number_; }
-    [[nodiscard]] std::size_t room() const { return room_; }         // SYNs
-    [[nodiscard]] std::uint64_t waiting() const { return waiting_; } // noted, without a verdict
+    [[nodiscard]] std::size_t room() const { return room_; }            // SYNs
+    [[nodiscard]] std::uint64_t waiting() const { return ids_.size(); } // noted, without a verdict
     // Readable when a SYN has come.
     [[nodiscard]] int fd() const { return fd_.get(); }
 
     // Takes note of those that have come since, without waiting. Returns their number.
     std::uint64_t take_note();
-    // For all that have been noted and have no verdict yet, oldest first. Returns their number.
-    std::uint64_t judge(Verdict verdict);
+    // For those that have been noted and have no verdict yet, oldest first, `most` of them. Returns their
+    // number.
+    std::uint64_t judge(Verdict verdict, std::uint64_t most = UINT64_MAX);
     // SYNs that the kernel dropped because the queue was full, since it was opened. 0 where the kernel does
     // not say.
     [[nodiscard]] std::uint64_t overflown() const;
@@ -50,8 +52,7 @@ private:
     std::uint32_t port_id_ = 0;
     std::uint16_t number_ = 0;
     std::size_t room_ = 0;
-    std::uint32_t latest_ = 0; // packet id
-    std::uint64_t waiting_ = 0;
+    std::deque<std::uint32_t> ids_; // of packets without a verdict, ascending
 };
 
 } // namespace syngate
