@@ -254,43 +254,121 @@ static __noinline int decide_error(struct __sk_buff *skb, __be16 protocol, __u32
 	return reason;
 }
 
-static __always_inline int decide(struct packet *pkt)
+/* Where the IP header is, and what is decided by. */
+struct headers {
+	__u32 ip_off;
+	struct syn syn;
+	struct tcphdr tcp;
+};
+
+static __always_inline bool read_plain_ipv4(const struct packet *pkt, __u32 link, struct headers *to)
+{
+	struct {
+		struct iphdr ip;
+		struct tcphdr tcp;
+	} * head;
+	__u32 ip_len;
+
+	if (!packet_head(pkt, link, sizeof(*head), (void **)&head) || *(__u8 *)&head->ip != 0x45 ||
+	    head->ip.protocol != NEXT_TCP || head->ip.frag_off & bpf_htons(0x3fff) || head->tcp.doff < 5)
+		return false;
+	ip_len = bpf_ntohs(head->ip.tot_len);
+	if (ip_len < sizeof(*head) || !packet_reaches(pkt, link + ip_len))
+		return false;
+	to->syn.ipv6 = false;
+	map_ipv4(to->syn.source, head->ip.saddr);
+	map_ipv4(to->syn.destination, head->ip.daddr);
+	to->tcp = head->tcp;
+	return true;
+}
+
+static __always_inline bool read_plain_ipv6(const struct packet *pkt, __u32 link, struct headers *to)
+{
+	struct {
+		struct ipv6hdr ip;
+		struct tcphdr tcp;
+	} * head;
+	__u32 payload;
+
+	if (!packet_head(pkt, link, sizeof(*head), (void **)&head) || head->ip.version != 6 ||
+	    head->ip.nexthdr != NEXT_TCP || head->tcp.doff < 5)
+		return false;
+	payload = bpf_ntohs(head->ip.payload_len);
+	if (payload < sizeof(head->tcp) || !packet_reaches(pkt, link + sizeof(head->ip) + payload))
+		return false;
+	to->syn.ipv6 = true;
+	__builtin_memcpy(to->syn.source, &head->ip.saddr, 16);
+	__builtin_memcpy(to->syn.destination, &head->ip.daddr, 16);
+	to->tcp = head->tcp;
+	return true;
+}
+
+/*
+ * The headers of nearly every packet, read in place: no options or extensions, no fragment, no tag. False:
+ * any other, or not whole; then read_any() tells what it is.
+ */
+static __always_inline bool read_plain(const struct packet *pkt, struct headers *to)
+{
+	to->ip_off = pkt->ethernet ? ETH_HEADER : 0;
+	switch (((struct __sk_buff *)pkt->ctx)->protocol) {
+	case bpf_htons(ETH_P_IP):
+		return read_plain_ipv4(pkt, to->ip_off, to);
+	case bpf_htons(ETH_P_IPV6):
+		return read_plain_ipv6(pkt, to->ip_off, to);
+	default:
+		return false;
+	}
+}
+
+/* PARSED, or the reason for which the packet passes. */
+static __noinline int read_any(struct __sk_buff *skb, bool ethernet, struct headers *to)
+{
+	const struct packet packet = {.ctx = skb, .ethernet = ethernet}, *pkt = &packet;
+	struct cursor cur = {};
+	int reason = parse_link(pkt, &cur);
+
+	if (reason != PARSED)
+		return unparsed(reason);
+	if (ethernet && cur.off != ETH_HEADER)
+		return SYNGATE_DIVERT_vlan;
+	to->ip_off = cur.off;
+	reason = parse_ip(pkt, &cur, &to->syn);
+	if (reason == SYNGATE_REASON_not_tcp)
+		return decide_error(skb, cur.protocol, to->ip_off);
+	if (reason != PARSED)
+		return unparsed(reason);
+	if (to->syn.fragment)
+		return SYNGATE_DIVERT_fragment;
+	if (is_own_address(to->syn.destination))
+		return SYNGATE_DIVERT_local;
+	if (!packet_load(pkt, cur.off, &to->tcp, sizeof(to->tcp)) || cur.off + sizeof(to->tcp) > cur.end)
+		return SYNGATE_DIVERT_truncated;
+	return to->tcp.doff < 5 ? SYNGATE_DIVERT_malformed : PARSED;
+}
+
+static __always_inline int decide(const struct packet *pkt)
 {
 	struct __sk_buff *skb = pkt->ctx;
-	struct cursor cur = {};
-	struct syn syn = {};
-	struct tcphdr tcp;
+	struct headers head;
 	int reason;
 
 	if (skb->pkt_type == PACKET_OTHERHOST)
 		return SYNGATE_DIVERT_other_host;
 	if (has_vlan_device(skb))
 		return SYNGATE_DIVERT_vlan;
-	reason = parse_link(pkt, &cur);
-	if (reason != PARSED)
-		return unparsed(reason);
-	if (pkt->ethernet && cur.off != ETH_HEADER)
-		return SYNGATE_DIVERT_vlan;
+	if (read_plain(pkt, &head)) {
+		if (is_own_address(head.syn.destination))
+			return SYNGATE_DIVERT_local;
+	} else {
+		__builtin_memset(&head, 0, sizeof(head));
+		reason = read_any(skb, pkt->ethernet, &head);
+		if (reason != PARSED)
+			return reason;
+	}
+	head.syn.source_port = head.tcp.source;
+	head.syn.destination_port = head.tcp.dest;
 
-	__u32 ip_off = cur.off;
-
-	reason = parse_ip(pkt, &cur, &syn);
-	if (reason == SYNGATE_REASON_not_tcp)
-		return decide_error(skb, cur.protocol, ip_off);
-	if (reason != PARSED)
-		return unparsed(reason);
-	if (syn.fragment)
-		return SYNGATE_DIVERT_fragment;
-	if (is_own_address(syn.destination))
-		return SYNGATE_DIVERT_local;
-	if (!packet_load(pkt, cur.off, &tcp, sizeof(tcp)) || cur.off + sizeof(tcp) > cur.end)
-		return SYNGATE_DIVERT_truncated;
-	if (tcp.doff < 5)
-		return SYNGATE_DIVERT_malformed;
-	syn.source_port = tcp.source;
-	syn.destination_port = tcp.dest;
-
-	struct bpf_sock *sk = lookup(skb, &syn, syn.destination_port);
+	struct bpf_sock *sk = lookup(skb, &head.syn, head.syn.destination_port);
 	__u32 state = sk ? sk->state : STATE_LISTEN;
 
 	reason = SYNGATE_DIVERT_diverted;
@@ -299,10 +377,10 @@ static __always_inline int decide(struct packet *pkt)
 	if (sk)
 		bpf_sk_release(sk);
 	if (state == STATE_LISTEN)
-		return intercept(skb, &syn, ip_off, &tcp);
+		return intercept(skb, &head.syn, head.ip_off, &head.tcp);
 	/* A new connection with the old one's four-tuple: the stack will look for the listener. */
-	if (state == STATE_TIME_WAIT && reason == SYNGATE_DIVERT_diverted && tcp.syn && !tcp.ack) {
-		int found = intercept(skb, &syn, ip_off, &tcp);
+	if (state == STATE_TIME_WAIT && reason == SYNGATE_DIVERT_diverted && head.tcp.syn && !head.tcp.ack) {
+		int found = intercept(skb, &head.syn, head.ip_off, &head.tcp);
 
 		return found == SYNGATE_DIVERT_no_socket || found == SYNGATE_DIVERT_local
 			       ? SYNGATE_DIVERT_diverted
