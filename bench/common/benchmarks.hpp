@@ -12,6 +12,7 @@ void measure_packets(const Settings& settings);
 void measure_flood(const Settings& settings);
 void measure_idle(const Settings& settings);
 void measure_steering(const Settings& settings);
+void measure_diverting(const Settings& settings);
 void measure_scale(const Settings& settings);
 void measure_footprint(const Settings& settings);
 // A container engine is not to be reached from a sandbox: what stands beside the numbers, without them.

@@ -3,6 +3,7 @@
 
 #include "base/fd.hpp"
 
+#include <cerrno>
 #include <cstdio>
 #include <cstring>
 #include <dirent.h>
@@ -10,6 +11,7 @@
 #include <fmt/format.h>
 #include <fstream>
 #include <optional>
+#include <sched.h>
 #include <stdexcept>
 #include <unistd.h>
 
@@ -86,6 +88,18 @@ double process_seconds(pid_t pid) {
     if (!used)
         throw std::runtime_error(fmt::format("process {} is gone", pid));
     return *used;
+}
+
+void use_one_cpu() {
+    cpu_set_t may{}, one{};
+    if (::sched_getaffinity(0, sizeof may, &may) < 0)
+        throw std::runtime_error(fmt::format("cannot read the processors to use: {}", std::strerror(errno)));
+    int last = CPU_SETSIZE - 1; // the first ones serve most interrupts
+    while (last > 0 && !CPU_ISSET(last, &may))
+        --last;
+    CPU_SET(last, &one);
+    if (::sched_setaffinity(0, sizeof one, &one) < 0)
+        throw std::runtime_error(fmt::format("cannot stay on processor {}: {}", last, std::strerror(errno)));
 }
 
 double busy_seconds() {

@@ -16,6 +16,10 @@ double kernel_thread_seconds(const std::string& name);
 // CPU time of a process of this sandbox that has one thread, in seconds.
 double process_seconds(pid_t pid);
 
+// Keeps this thread, and whatever it starts from now on, on one of the processors that it may use: with all
+// of them busy by turns, rounds differ by a tenth and more. Throws if that is refused.
+void use_one_cpu();
+
 // Of all processors of the machine: everything but idle and waiting for disks.
 double busy_seconds();
 

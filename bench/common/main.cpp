@@ -23,6 +23,7 @@ const std::map<std::string, Entry> benchmarks{
     {"flood", {"how many SYNs of a flood each way of dropping stands", measure_flood}},
     {"idle", {"what an agent costs that has nothing to do", measure_idle}},
     {"steer", {"transparent proxying, beside iptables", measure_steering}},
+    {"divert", {"a packet of transparent proxying, beside iptables", measure_diverting}},
     {"scale", {"ports, parked SYNs and interfaces, from one to many", measure_scale}},
     {"footprint", {"the agent's memory, CPU time and start", measure_footprint}},
     {"image", {"nothing: begins a result that bench/render/image.py completes", begin_image}},

@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // What an agent costs that is attached and has nothing to do, against nothing attached: A B A B.
 #include "common/benchmarks.hpp"
+#include "common/elsewhere.hpp"
+#include "common/host.hpp"
 #include "proxy/traffic.hpp"
 
-#include <fmt/format.h>
+#include <list>
+#include <map>
+#include <optional>
 
 namespace syngate::bench {
 
@@ -16,39 +20,50 @@ constexpr std::uint16_t port = 8080;
 constexpr std::uint16_t bulk_port = 9100;
 constexpr std::uint16_t other_port = 8090;
 
+// The same server in each; the agent, if there is one, has another.
+struct World {
+    ClientHost hosts;
+    Process server =
+        start_server(haproxy_argv(write_file("idle.cfg", haproxy_config({.ports = {port}}))), {port});
+    robust::Listener sink{bulk_port};
+    std::optional<StoppedAgent> agent;
+
+    explicit World(const std::string& hook) {
+        if (hook != "nothing")
+            agent.emplace(AgentPlan{.server = {built("syngate-serve"), std::to_string(other_port)},
+                                    .options = {"--hook", hook}});
+    }
+    [[nodiscard]] Traffic carry(Duration slice) const {
+        Traffic both = short_connections(hosts.client, {ClientHost::server_v4, port}, "ok", slice);
+        both += bulk(hosts.client, {ClientHost::server_v4, bulk_port}, sink, slice);
+        return both;
+    }
+};
+
 } // namespace
 
 void measure_idle(const Settings& settings) {
     Result result(settings, "idle");
-    // Many short rounds: what one differs from the next is much more than what is looked for.
-    const Duration length = 1s;
+    use_one_cpu();
     const int rounds = settings.quick ? 2 : 40;
-    result.parameters() = {{"rounds", rounds}, {"seconds", std::chrono::duration<double>(length).count()}};
-    const ClientHost hosts;
-    const auto server =
-        start_server(haproxy_argv(write_file("idle.cfg", haproxy_config({.ports = {port}}))), {port});
-    const robust::Listener listener(bulk_port);
-    const auto measure = [&] {
-        Json both = short_connections(hosts.client, {ClientHost::server_v4, port}, "ok", length);
-        both.update(bulk(hosts.client, {ClientHost::server_v4, bulk_port}, listener, length));
-        return both;
-    };
-    std::vector<std::pair<std::string, Json>> runs{
-        {"nothing", Json::array()}, {"tcx", Json::array()}, {"tc", Json::array()}};
-    for (int i = 0; i < rounds; ++i)
-        for (auto& [name, of] : runs) {
-            // The same server all the time; the agent has another one. An agent starts before each
-            // measurement, so that nothing else differs.
-            std::optional<StoppedAgent> agent;
-            agent.emplace(AgentPlan{.server = {built("syngate-serve"), std::to_string(other_port)},
-                                    .options = {"--hook", name == "nothing" ? "tcx" : name}});
-            if (name == "nothing")
-                agent.reset();
-            of.push_back(measure());
-            progress(fmt::format("attached: {:<8} {}", name, of.back().dump()));
+    const Turns turns{.slice = 100ms, .count = settings.quick ? 2 : 12};
+    result.parameters() = {{"rounds", rounds}, {"turns", turns.count}, {"slice_ms", 100}};
+    const std::vector<std::string> names{"nothing", "tcx", "tc"};
+    std::map<std::string, Json> runs;
+    for (int i = 0; i < rounds; ++i) {
+        // Anew each time: where a process happens to have its memory makes a difference, too.
+        std::list<Elsewhere<World>> worlds;
+        std::vector<Way> ways;
+        for (const auto& name : names) {
+            const auto& world = worlds.emplace_back(name);
+            ways.push_back({name, [&world](Duration slice) { return (*world).carry(slice); }});
         }
-    for (auto& [name, of] : runs)
-        result.add("attached", {{"name", name}, {"runs", std::move(of)}});
+        const auto carried = carry_by_turns(ways, turns);
+        for (std::size_t each = 0; each < names.size(); ++each)
+            runs[names[each]].push_back(carried[each]);
+    }
+    for (const auto& name : names)
+        result.add("attached", {{"name", name}, {"runs", std::move(runs[name])}});
     result.write();
 }
 

@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // What transparent proxying costs, beside the iptables rules that are usual for it: A B A B, over IPv4.
 #include "common/benchmarks.hpp"
+#include "common/elsewhere.hpp"
+#include "common/host.hpp"
 #include "proxy/traffic.hpp"
+#include "proxy/transparent_by_iptables.hpp"
 
 #include <fmt/format.h>
+#include <map>
 
 namespace syngate::bench {
 
@@ -35,60 +39,49 @@ std::string config() {
                                   bulk_proxy_port, ProxyScene::backend_v4, bulk_port));
 }
 
-// As the container that syngate supersedes does it.
-class ByIptables {
+// A client, a proxy and a backend.
+class World {
 public:
-    ByIptables() : server_(start_server(haproxy_argv(config()), {ProxyScene::proxy_port, bulk_proxy_port})) {
-        for (const Argv& argv :
-             {Argv{"-N", "DIVERT"}, Argv{"-A", "PREROUTING", "-p", "tcp", "-m", "socket", "-j", "DIVERT"},
-              Argv{"-A", "DIVERT", "-j", "MARK", "--set-mark", "1"}, Argv{"-A", "DIVERT", "-j", "ACCEPT"}}) {
-            Argv all{"iptables", "-t", "mangle"};
-            all.insert(all.end(), argv.begin(), argv.end());
-            must_run(all);
-        }
-        must_run({"ip", "rule", "add", "fwmark", "1", "lookup", "100"});
-        must_run({"ip", "route", "add", "local", "0.0.0.0/0", "dev", "lo", "table", "100"});
+    [[nodiscard]] Traffic carry(Duration slice) const {
+        Traffic both = short_connections(scene_.hosts.client, {ClientHost::server_v4, ProxyScene::proxy_port},
+                                         ClientHost::client_v4, slice);
+        both += bulk(scene_.hosts.client, {ClientHost::server_v4, bulk_proxy_port}, sink_, slice);
+        return both;
     }
-    ~ByIptables() {
-        run({"iptables", "-t", "mangle", "-F"});
-        run({"iptables", "-t", "mangle", "-X"});
-        run({"ip", "rule", "delete", "fwmark", "1", "lookup", "100"});
-        run({"ip", "route", "flush", "table", "100"});
-    }
-    ByIptables(const ByIptables&) = delete;
-    ByIptables& operator=(const ByIptables&) = delete;
 
 private:
-    Process server_;
+    ProxyScene scene_;
+    robust::Listener sink_{scene_.backend, bulk_port};
 };
 
-Json measure(const ProxyScene& scene, Duration length) {
-    const robust::Listener listener(scene.backend, bulk_port);
-    Json both = short_connections(scene.hosts.client, {ClientHost::server_v4, ProxyScene::proxy_port},
-                                  ClientHost::client_v4, length);
-    both.update(bulk(scene.hosts.client, {ClientHost::server_v4, bulk_proxy_port}, listener, length));
-    return both;
-}
+struct WithIptables : World {
+    TransparentByIptables rules;
+    Process server = start_server(haproxy_argv(config()), {ProxyScene::proxy_port, bulk_proxy_port});
+};
+
+struct WithSyngate : World {
+    StoppedAgent agent{{.server = haproxy_argv(config())}};
+};
 
 } // namespace
 
 void measure_steering(const Settings& settings) {
     Result result(settings, "steer");
-    // Many short rounds: what one differs from the next is much more than what is looked for.
-    const Duration length = settings.quick ? 1s : 2s;
-    const int rounds = settings.quick ? 2 : 30;
-    result.parameters() = {{"rounds", rounds}, {"seconds", std::chrono::duration<double>(length).count()}};
-    const ProxyScene scene;
-    std::map<std::string, Json> runs{{"iptables", Json::array()}, {"syngate", Json::array()}};
+    use_one_cpu();
+    const int rounds = settings.quick ? 2 : 60;
+    const Turns turns{.slice = 100ms, .count = settings.quick ? 2 : 12};
+    result.parameters() = {{"rounds", rounds}, {"turns", turns.count}, {"slice_ms", 100}};
+    std::map<std::string, Json> runs;
     for (int i = 0; i < rounds; ++i) {
-        {
-            const ByIptables rules;
-            runs["iptables"].push_back(measure(scene, length));
-        }
-        const StoppedAgent agent({.server = haproxy_argv(config())});
-        runs["syngate"].push_back(measure(scene, length));
-        for (const auto& [name, of] : runs)
-            progress(fmt::format("transparent by {:<9} {}", name, of.back().dump()));
+        // Anew each time: where a process happens to have its memory makes a difference, too.
+        const Elsewhere<WithIptables> iptables;
+        const Elsewhere<WithSyngate> syngate;
+        const auto carried =
+            carry_by_turns({{"iptables", [&](Duration slice) { return (*iptables).carry(slice); }},
+                            {"syngate", [&](Duration slice) { return (*syngate).carry(slice); }}},
+                           turns);
+        runs["iptables"].push_back(carried[0]);
+        runs["syngate"].push_back(carried[1]);
     }
     for (auto& [name, of] : runs)
         result.add("ways", {{"name", name}, {"runs", std::move(of)}});

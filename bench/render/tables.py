@@ -158,14 +158,53 @@ def traffic(rows, base):
     return table(head, out)
 
 
+def turns(result):
+    p = result["parameters"]
+    return (
+        f"One processor carries it all. Each way has its turn in the same tenths of a second, {p['turns']} turns of {p['slice_ms']} ms a round, "
+        f"{p['rounds']} rounds with new processes. In brackets: against {{}}, round by round, and the interval of 95 %."
+    )
+
+
 def idle(result):
-    note = "An agent that is attached and has nothing to do. In brackets: against nothing attached, round by round, and the interval of 95 %."
+    note = "An agent that is attached and has nothing to do. " + turns(result).format("nothing attached")
     return join(result, note, traffic(result["attached"], "nothing"))
 
 
 def steer(result):
-    note = "HAProxy with `usesrc clientip` between client and backend. In brackets: against iptables, round by round, and the interval of 95 %."
+    note = "HAProxy with `usesrc clientip` between client and backend. " + turns(result).format("iptables")
     return join(result, note, traffic(result["ways"], "iptables"))
+
+
+def divert(result):
+    if "ways" not in result:
+        return join(result, "")
+    ns = {
+        (way["connection"], way["name"]): [1e9 / run["packets_per_cpu_second"] for run in way["runs"]]
+        for way in result["ways"]
+    }
+    names = list(dict.fromkeys(way["connection"] for way in result["ways"]))
+    for way in ("iptables", "syngate"):
+        ns["one of each", way] = [sum(of) for of in zip(*(ns[name, way] for name in names))]
+    rows = []
+    for name in (*names, "one of each"):
+        mine, theirs = ns[name, "syngate"], ns[name, "iptables"]
+        low, high = interval_of_ratios(mine, theirs)
+        rows.append(
+            (
+                name,
+                number(median(ns.get((name, "nothing"), [])), 0),
+                number(median(theirs), 0),
+                f"{number(median(mine), 0)} ({median_of_ratios(mine, theirs):.3f}; {low:.3f} to {high:.3f})",
+            )
+        )
+    p = result["parameters"]
+    note = (
+        "Nanoseconds of CPU time that an acknowledgement takes from the device to the end of TCP, as what comes from clients (an ordinary connection) and from "
+        f"backends (a transparent one): {p['rounds']} rounds of {p['slice_ms']} ms of each, in turns. The device's NAPI has a thread of its own, whose time is counted. "
+        "In brackets: against iptables, round by round, and the interval of 95 %."
+    )
+    return join(result, note, table(("a packet of", "nothing", "iptables", "syngate"), rows))
 
 
 def scale(result):
@@ -256,6 +295,7 @@ BLOCKS = {
     "flood": flood,
     "idle": idle,
     "steer": steer,
+    "divert": divert,
     "scale": scale,
     "footprint": footprint,
     "image": image,

@@ -2,6 +2,7 @@
 // What the divert program marks, and why the rest passes unmarked.
 #include "gate/divert_program.hpp"
 #include "prog/gate_fixture.hpp"
+#include "prog/repaired.hpp"
 #include "prog/world.hpp"
 
 #include <arpa/inet.h>
@@ -33,47 +34,6 @@ const char* name_of(unsigned reason) {
     return reason < SYNGATE_DIVERT_COUNT ? names[reason] : "none";
 }
 
-struct Address {
-    sockaddr_storage storage{};
-    socklen_t length = 0;
-    Address(const std::string& text, std::uint16_t port) {
-        auto& v4 = reinterpret_cast<sockaddr_in&>(storage);
-        auto& v6 = reinterpret_cast<sockaddr_in6&>(storage);
-        if (inet_pton(AF_INET, text.c_str(), &v4.sin_addr) == 1) {
-            v4.sin_family = AF_INET;
-            v4.sin_port = htons(port);
-            length = sizeof v4;
-        } else {
-            EXPECT_EQ(inet_pton(AF_INET6, text.c_str(), &v6.sin6_addr), 1) << text;
-            v6.sin6_family = AF_INET6;
-            v6.sin6_port = htons(port);
-            length = sizeof v6;
-        }
-    }
-    [[nodiscard]] const sockaddr* get() const { return reinterpret_cast<const sockaddr*>(&storage); }
-};
-
-void set_transparent(const Fd& fd, bool v6, int on) {
-    EXPECT_EQ(setsockopt(fd.get(), v6 ? IPPROTO_IPV6 : IPPROTO_IP, v6 ? IPV6_TRANSPARENT : IP_TRANSPARENT,
-                         &on, sizeof on),
-              0)
-        << std::strerror(errno);
-}
-
-// A socket in state ESTABLISHED without a peer (TCP_REPAIR).
-Fd established(const Address& own, const Address& peer, bool transparent) {
-    const bool v6 = own.storage.ss_family == AF_INET6;
-    Fd fd(socket(own.storage.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0));
-    set_transparent(fd, v6, 1);
-    const int on = 1;
-    EXPECT_EQ(setsockopt(fd.get(), IPPROTO_TCP, TCP_REPAIR, &on, sizeof on), 0) << std::strerror(errno);
-    EXPECT_EQ(bind(fd.get(), own.get(), own.length), 0) << std::strerror(errno);
-    EXPECT_EQ(connect(fd.get(), peer.get(), peer.length), 0) << std::strerror(errno);
-    if (!transparent)
-        set_transparent(fd, v6, 0);
-    return fd;
-}
-
 Fd listening(std::uint16_t port, bool transparent) {
     Fd fd(socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0));
     const int on = 1, off = 0;
@@ -81,7 +41,7 @@ Fd listening(std::uint16_t port, bool transparent) {
     setsockopt(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off);
     if (transparent)
         set_transparent(fd, true, 1);
-    const Address any("::", port);
+    const SocketAddress any("::", port);
     EXPECT_EQ(bind(fd.get(), any.get(), any.length), 0) << std::strerror(errno);
     EXPECT_EQ(listen(fd.get(), 8), 0);
     return fd;
