@@ -130,7 +130,7 @@ public:
         replayed_.lease_lost = now >= lease_;
         replayed_.length = std::min(now, lease_) - closed_at_;
         if (maps_->parked_is_mapped()) {
-            AcceptRoom room(options_.sockets, ports_);
+            AcceptRoom room(options_.sockets, ports_, maps_->verdicts().parked - at_close_.parked, lease_);
             replay_rest(&room);
             unmap_soon();
         }
@@ -248,13 +248,12 @@ private:
     void replay_rest(AcceptRoom* room = nullptr) {
         const auto consumed =
             maps_->consume([&](const syngate_parked& head, std::span<const std::uint8_t> frame) {
-                if (replayed_.lease_lost) {
-                    ++replayed_.expired;
-                    return;
-                }
-                if (room)
+                if (room && !replayed_.lease_lost)
                     room->take(1);
-                replay(head, frame);
+                if (replayed_.lease_lost || (room && Clock::now() >= lease_))
+                    ++replayed_.expired;
+                else
+                    replay(head, frame);
             });
         if (!consumed) {
             spdlog::error("{}", consumed.error().message);

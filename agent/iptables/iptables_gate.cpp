@@ -249,27 +249,35 @@ private:
     }
 
     void on_packets() {
-        if (!queue_ || queue_->take_note() == 0 || closed_)
+        if (!queue_)
+            return;
+        queue_->take_note();
+        if (queue_->waiting() == 0 || closed_)
             return;
         parked_ += queue_->judge(ajar_ ? PacketQueue::Verdict::drop : PacketQueue::Verdict::again);
     }
 
     // Those that will be replayed, as they find room in the server's queues.
     void release() {
-        AcceptRoom room(options_.sockets, ports_);
-        while (queue_) {
-            queue_->take_note();
+        if (!queue_)
+            return;
+        queue_->take_note();
+        AcceptRoom room(options_.sockets, ports_, queue_->waiting(), lease_);
+        for (;; queue_->take_note()) {
             if (queue_->waiting() == 0)
                 return;
-            const bool again = verdict_ == PacketQueue::Verdict::again;
-            const std::uint64_t judged =
-                queue_->judge(verdict_, again ? room.take(queue_->waiting()) : queue_->waiting());
+            using Verdict = PacketQueue::Verdict;
+            const std::uint64_t most =
+                verdict_ == Verdict::again ? room.take(queue_->waiting()) : queue_->waiting();
+            const bool expired = window_.lease_lost || Clock::now() >= lease_;
+            const bool again = verdict_ == Verdict::again && !expired;
+            const std::uint64_t judged = queue_->judge(again ? Verdict::again : Verdict::drop, most);
             if (judged == 0)
                 return;
             window_.parked += judged;
             if (again)
                 window_.replayed += judged;
-            else if (window_.lease_lost)
+            else if (expired)
                 window_.expired += judged;
             else
                 window_.replay_failed += judged;

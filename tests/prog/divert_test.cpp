@@ -154,6 +154,7 @@ TEST_P(Divert, MarksWhatATransparentSocketHas) {
         EXPECT_EQ(verdict(to6(from_backend(flags))), "diverted") << int{flags};
     }
     EXPECT_EQ(verdict(to4().payload(1000)), "diverted");
+    EXPECT_EQ(verdict(link().ipv4({.dst = foreign4, .options = 8}).tcp(from_backend())), "diverted");
     EXPECT_EQ(verdict(link().ipv6({.dst = foreign6}).hop_by_hop().dest_options().tcp(from_backend())),
               "diverted");
 }
@@ -205,6 +206,9 @@ TEST_P(Divert, PassesWhatIsNoWholeTcp) {
     const std::size_t link_length = GetParam() == Hook::tc ? 14 : 0;
     EXPECT_EQ(verdict(to4().truncate(link_length + 20 + 19)), "truncated");
     EXPECT_EQ(verdict(to6().truncate(link_length + 40 + 19)), "truncated");
+    EXPECT_EQ(verdict(link().ipv6({.dst = foreign6, .payload_len = 19}).tcp(from_backend())), "truncated");
+    EXPECT_EQ(verdict(to4().payload(100).truncate(link_length + 20 + 20 + 99)), "truncated");
+    EXPECT_EQ(verdict(to6().payload(100).truncate(link_length + 40 + 20 + 99)), "truncated");
     EXPECT_EQ(verdict(link().ipv4({.dst = foreign4, .tot_len = 39}).tcp(from_backend())), "truncated")
         << "padding";
     EXPECT_EQ(verdict(link().ipv4({.dst = foreign4, .version = 5}).tcp(from_backend())), "malformed");
