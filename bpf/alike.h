@@ -62,15 +62,10 @@ static __always_inline __u64 endpoints_of(const __be32 *destination)
 static __always_inline bool is_plain_ipv4_to(const struct packet *pkt, __u32 link,
 					     const struct last_dropped *last)
 {
-	struct {
-		struct iphdr ip;
-		struct tcphdr tcp;
-	} * head;
+	struct plain_ipv4 *head;
 	__u32 ip_len;
 
-	if (!packet_head(pkt, link, sizeof(*head), (void **)&head) || *(__u8 *)&head->ip != 0x45 ||
-	    head->ip.protocol != NEXT_TCP || head->ip.frag_off & bpf_htons(0x3fff) ||
-	    endpoints_of(&head->ip.daddr) != last->to[0])
+	if (!plain_ipv4_at(pkt, link, &head) || endpoints_of(&head->ip.daddr) != last->to[0])
 		return false;
 	ip_len = bpf_ntohs(head->ip.tot_len);
 	return is_syn((const __u8 *)&head->tcp, sizeof(head->ip), ip_len) &&
@@ -80,15 +75,11 @@ static __always_inline bool is_plain_ipv4_to(const struct packet *pkt, __u32 lin
 static __always_inline bool is_plain_ipv6_to(const struct packet *pkt, __u32 link,
 					     const struct last_dropped *last)
 {
-	struct {
-		struct ipv6hdr ip;
-		struct tcphdr tcp;
-	} * head;
+	struct plain_ipv6 *head;
 	__u64 destination[2];
 	__u32 ip_len;
 
-	if (!packet_head(pkt, link, sizeof(*head), (void **)&head) || head->ip.version != 6 ||
-	    head->ip.nexthdr != NEXT_TCP)
+	if (!plain_ipv6_at(pkt, link, &head))
 		return false;
 	__builtin_memcpy(destination, &head->ip.daddr, sizeof(destination));
 	ip_len = sizeof(head->ip) + bpf_ntohs(head->ip.payload_len);

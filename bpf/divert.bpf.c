@@ -263,14 +263,10 @@ struct headers {
 
 static __always_inline bool read_plain_ipv4(const struct packet *pkt, __u32 link, struct headers *to)
 {
-	struct {
-		struct iphdr ip;
-		struct tcphdr tcp;
-	} * head;
+	struct plain_ipv4 *head;
 	__u32 ip_len;
 
-	if (!packet_head(pkt, link, sizeof(*head), (void **)&head) || *(__u8 *)&head->ip != 0x45 ||
-	    head->ip.protocol != NEXT_TCP || head->ip.frag_off & bpf_htons(0x3fff) || head->tcp.doff < 5)
+	if (!plain_ipv4_at(pkt, link, &head) || head->tcp.doff < 5)
 		return false;
 	ip_len = bpf_ntohs(head->ip.tot_len);
 	if (ip_len < sizeof(*head) || !packet_reaches(pkt, link + ip_len))
@@ -284,14 +280,10 @@ static __always_inline bool read_plain_ipv4(const struct packet *pkt, __u32 link
 
 static __always_inline bool read_plain_ipv6(const struct packet *pkt, __u32 link, struct headers *to)
 {
-	struct {
-		struct ipv6hdr ip;
-		struct tcphdr tcp;
-	} * head;
+	struct plain_ipv6 *head;
 	__u32 payload;
 
-	if (!packet_head(pkt, link, sizeof(*head), (void **)&head) || head->ip.version != 6 ||
-	    head->ip.nexthdr != NEXT_TCP || head->tcp.doff < 5)
+	if (!plain_ipv6_at(pkt, link, &head) || head->tcp.doff < 5)
 		return false;
 	payload = bpf_ntohs(head->ip.payload_len);
 	if (payload < sizeof(head->tcp) || !packet_reaches(pkt, link + sizeof(head->ip) + payload))

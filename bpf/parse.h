@@ -231,6 +231,30 @@ static __always_inline int parse_tcp(const struct packet *pkt, const struct curs
 	return PARSED;
 }
 
+struct plain_ipv4 {
+	struct iphdr ip;
+	struct tcphdr tcp;
+};
+
+struct plain_ipv6 {
+	struct ipv6hdr ip;
+	struct tcphdr tcp;
+};
+
+/* Whether there is TCP at `link`, a constant, to be read in place: no options, no fragment. */
+static __always_inline bool plain_ipv4_at(const struct packet *pkt, __u32 link, struct plain_ipv4 **head)
+{
+	return packet_head(pkt, link, sizeof(**head), (void **)head) && *(__u8 *)&(*head)->ip == 0x45 &&
+	       (*head)->ip.protocol == NEXT_TCP && !((*head)->ip.frag_off & bpf_htons(0x3fff));
+}
+
+/* The same without extension headers. */
+static __always_inline bool plain_ipv6_at(const struct packet *pkt, __u32 link, struct plain_ipv6 **head)
+{
+	return packet_head(pkt, link, sizeof(**head), (void **)head) && (*head)->ip.version == 6 &&
+	       (*head)->ip.nexthdr == NEXT_TCP;
+}
+
 /* From the link layer's header, behind which the cursor stands, to the TCP header. */
 static __always_inline int parse_ip(const struct packet *pkt, struct cursor *cur, struct syn *syn)
 {

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // A flood of SYNs against each way to drop them.
 #include "common/benchmarks.hpp"
-#include "common/host.hpp"
-#include "common/link.hpp"
 #include "packet/constant_program.hpp"
 #include "packet/flood_scene.hpp"
 #include "packet/xdp_filter.hpp"
@@ -16,14 +14,10 @@
 #include <bpf/libbpf.h>
 #include <cstring>
 #include <fmt/format.h>
-#include <fstream>
 #include <linux/bpf.h>
 #include <linux/if_link.h>
-#include <net/if.h>
 #include <optional>
-#include <random>
 #include <stdexcept>
-#include <thread>
 
 namespace syngate::bench {
 

@@ -32,10 +32,9 @@ struct FlipAcceptance : Acceptance {
             write_file(file, haproxy_config({.bind_options = "shards by-thread", .global = shards + more}))};
     }
 
-    // A B B A. One round differs from the next by more than the two ways do: whichever is worse loses nearly
-    // all of them. As good ones lose nine of ten in one run of a hundred.
+    // A B B A. What disturbs the machine disturbs one round, and does not decide.
     void compare(double rate) {
-        constexpr int rounds = 10, least = 2;
+        constexpr int rounds = 10;
         std::vector<double> ratios;
         bool measured = true;
         for (int round = 0; round < rounds; ++round) {
@@ -56,15 +55,13 @@ struct FlipAcceptance : Acceptance {
             ratios.push_back(ours / theirs);
         }
         std::ranges::sort(ratios);
-        const auto not_worse = std::ranges::count_if(ratios, [](double ratio) { return ratio <= 1; });
+        const double median = (ratios[rounds / 2 - 1] + ratios[rounds / 2]) / 2;
         fmt::print("p99.9 at {} a second, flip over socket passing: {:.2f} (median of {} rounds, {:.2f} to "
-                   "{:.2f}), no "
-                   "worse in {}\n",
-                   rate, (ratios[rounds / 2 - 1] + ratios[rounds / 2]) / 2, rounds, ratios.front(),
-                   ratios.back(), not_worse);
+                   "{:.2f})\n",
+                   rate, median, rounds, ratios.front(), ratios.back());
         if (!measured)
             GTEST_SKIP() << "no time was judged: the client itself was late";
-        EXPECT_GE(not_worse, least);
+        EXPECT_LE(median, 1);
     }
 
     // The highest rate at which nothing fails or is late with no reload at all.

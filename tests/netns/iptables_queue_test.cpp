@@ -4,7 +4,6 @@
 #include "netns/iptables.hpp"
 #include "netns/robust_agent.hpp"
 
-#include <arpa/inet.h>
 #include <atomic>
 #include <fmt/format.h>
 #include <gtest/gtest.h>
@@ -34,28 +33,12 @@ constexpr int clients = 50;
 
 class IptablesQueue : public testing::TestWithParam<const char*> {
 protected:
-    // One SYN has left when this returns.
-    [[nodiscard]] Fd begin_to_connect(bool ipv6) const {
-        const Inside inside(hosts.client);
-        Fd fd(::socket(ipv6 ? AF_INET6 : AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-        sockaddr_in four{};
-        sockaddr_in6 six{};
-        four.sin_family = AF_INET;
-        six.sin6_family = AF_INET6;
-        four.sin_port = six.sin6_port = htons(port);
-        ::inet_pton(AF_INET, ClientHost::server_v4, &four.sin_addr);
-        ::inet_pton(AF_INET6, ClientHost::server_v6, &six.sin6_addr);
-        EXPECT_EQ(ipv6 ? ::connect(fd.get(), reinterpret_cast<const sockaddr*>(&six), sizeof six)
-                       : ::connect(fd.get(), reinterpret_cast<const sockaddr*>(&four), sizeof four),
-                  -1);
-        EXPECT_EQ(errno, EINPROGRESS);
-        return fd;
-    }
     // Of IPv4 and IPv6 in turn, in the order in which they left. Those of the clients' ports.
     std::vector<std::uint16_t> knock_often() {
         std::vector<std::uint16_t> ports;
         for (int i = 0; i < clients; ++i) {
-            connecting.push_back(begin_to_connect(i % 2 == 1));
+            connecting.push_back(begin_to_connect(
+                hosts.client, {i % 2 == 1 ? ClientHost::server_v6 : ClientHost::server_v4, port}));
             ports.push_back(port_of(connecting.back(), ::getsockname));
         }
         return ports;

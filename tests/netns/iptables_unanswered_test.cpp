@@ -27,41 +27,13 @@ constexpr std::uint16_t port = 8080;
 // Room for one connection, which is there from the beginning: what comes is dropped.
 class FullListener {
 public:
-    explicit FullListener(std::uint16_t at) : fd_(::socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
-        const int off = 0, on = 1;
-        ::setsockopt(fd_.get(), IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off);
-        ::setsockopt(fd_.get(), SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-        sockaddr_in6 address{};
-        address.sin6_family = AF_INET6;
-        address.sin6_port = htons(at);
-        EXPECT_EQ(::bind(fd_.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address), 0);
-        EXPECT_EQ(::listen(fd_.get(), 0), 0);
-        first_ = connect_from(Namespace::current(), {"127.0.0.1", at});
-    }
+    explicit FullListener(std::uint16_t at)
+        : listener_(at, 0), first_(connect_from(Namespace::current(), {"127.0.0.1", at})) {}
 
 private:
-    Fd fd_, first_;
+    Listener listener_;
+    Fd first_;
 };
-
-// It has sent its SYN when this returns.
-Fd begin_to_connect(const Namespace& from, const Target& to) {
-    const Inside inside(from);
-    sockaddr_in6 six{};
-    sockaddr_in four{};
-    const bool ipv6 = to.address.contains(':');
-    six.sin6_family = AF_INET6;
-    six.sin6_port = htons(to.port);
-    four.sin_family = AF_INET;
-    four.sin_port = htons(to.port);
-    ::inet_pton(ipv6 ? AF_INET6 : AF_INET, to.address.c_str(),
-                ipv6 ? static_cast<void*>(&six.sin6_addr) : &four.sin_addr);
-    Fd fd(::socket(ipv6 ? AF_INET6 : AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-    const int begun = ipv6 ? ::connect(fd.get(), reinterpret_cast<const sockaddr*>(&six), sizeof six)
-                           : ::connect(fd.get(), reinterpret_cast<const sockaddr*>(&four), sizeof four);
-    EXPECT_EQ(begun, -1);
-    EXPECT_EQ(errno, EINPROGRESS);
-    return fd;
-}
 
 // 0, or why it is not.
 int connected(const Fd& fd) {

@@ -73,7 +73,7 @@ struct Address {
     }
 };
 
-Fd listen_on(std::uint16_t port) {
+Fd listen_on(std::uint16_t port, int backlog = 4096) {
     Fd fd(::socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0));
     const int yes = 1;
     const int no = 0;
@@ -83,7 +83,7 @@ Fd listen_on(std::uint16_t port) {
     address.sin6_family = AF_INET6;
     address.sin6_port = htons(port);
     if (::bind(fd.get(), reinterpret_cast<sockaddr*>(&address), sizeof address) != 0 ||
-        ::listen(fd.get(), 4096) != 0)
+        ::listen(fd.get(), backlog) != 0)
         fail(fmt::format("cannot listen on port {}", port));
     return fd;
 }
@@ -220,7 +220,16 @@ void Closed::end() {
         throw std::runtime_error("`syngate exec` did not end with its command\n" + process.err());
 }
 
-Listener::Listener(std::uint16_t port) : fd_(listen_on(port)) {}
+Fd begin_to_connect(const Namespace& from, const Target& to) {
+    const Inside inside(from);
+    const Address address(to);
+    Fd fd(::socket(address.storage.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+    EXPECT_EQ(::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address.storage), address.length), -1);
+    EXPECT_EQ(errno, EINPROGRESS);
+    return fd;
+}
+
+Listener::Listener(std::uint16_t port, int backlog) : fd_(listen_on(port, backlog)) {}
 
 Listener::Listener(const Namespace& where, std::uint16_t port)
     : fd_([&] {

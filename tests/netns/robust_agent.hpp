@@ -56,7 +56,7 @@ struct Closed : Agent {
 // completes handshakes.
 class Listener {
 public:
-    explicit Listener(std::uint16_t port);
+    explicit Listener(std::uint16_t port, int backlog = 4096);
     Listener(const Namespace& where, std::uint16_t port);
     [[nodiscard]] Fd accept() const;
     // A connection waits, or comes within the time.
@@ -74,6 +74,8 @@ struct Target {
     std::uint16_t port = 0;
 };
 
+// One SYN has left when this returns, and nobody has answered it yet.
+Fd begin_to_connect(const Namespace& from, const Target& to);
 // One SYN (the retransmission comes later than `patience`), from that namespace.
 Reply knock(const Namespace& from, const Target& to, Duration patience = std::chrono::milliseconds(100));
 // The same, and the connection.
