@@ -7,6 +7,7 @@
 namespace syngate::bench {
 
 void measure_reloads(const Settings& settings);
+void measure_shards(const Settings& settings);
 void measure_restarts(const Settings& settings);
 void measure_packets(const Settings& settings);
 void measure_flood(const Settings& settings);

@@ -18,6 +18,7 @@ struct Entry {
 
 const std::map<std::string, Entry> benchmarks{
     {"reload", {"what clients notice of reloads", measure_reloads}},
+    {"shards", {"what clients notice of reloads of HAProxy with threads and shards", measure_shards}},
     {"restart", {"what clients notice of full restarts", measure_restarts}},
     {"packet", {"what a packet costs in each program (BPF_PROG_RUN)", measure_packets}},
     {"flood", {"how many SYNs of a flood each way of dropping stands", measure_flood}},

@@ -23,6 +23,7 @@ def all_goals(results):
     return [
         failed_connections(results),
         *latency_beside_socket_passing(results.get("reload")),
+        latency_with_shards(results.get("shards")),
         window(results.get("reload")),
         slowest_over_restart(results.get("restart")),
         *gate_in_force(results.get("scale")),
@@ -57,6 +58,19 @@ def latency_beside_socket_passing(reload):
         fill_by_rate(goal, ratios, most)
         goals.append(goal)
     return goals
+
+
+def latency_with_shards(shards):
+    goal = Goal("p99.9 over a reload, flip, two threads with shards, against HAProxy's own -x in the same run", "≤ 1.0")
+    values = swaps.ratios_by_rate(shards, FLIP, PASSING, "p99_9") if shards else {}
+    known = {rate: (median_of_ratios(*of), interval_of_ratios(*of)) for rate, of in values.items()}
+    known = {rate: value for rate, value in known.items() if value[0] is not None}
+    if known:
+        goal.measured = ", ".join(
+            f"{value:.2f} at {rate:,.0f}/s (95 %: {low:.2f} to {high:.2f})" for rate, (value, (low, high)) in known.items()
+        )
+        goal.met = max(value for value, _ in known.values()) <= 1.0
+    return goal
 
 
 def fill_by_rate(goal, ratios, most):

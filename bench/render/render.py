@@ -19,7 +19,7 @@ import tables
 from charts import distribution_chart
 
 # Those that are measured together with others, by the name that script/bench has for them.
-ARGUMENT = {"goals": "", "flood": " packet", "idle": " packet", "footprint": " packet", "divert": " steer"}
+ARGUMENT = {"goals": "", "shards": " reload", "flood": " packet", "idle": " packet", "footprint": " packet", "divert": " steer"}
 MARKED = re.compile(r"(<!-- bench:begin ([a-z]+) -->\n).*?(<!-- bench:end -->)", re.DOTALL)
 # One chart of every candidate is a tangle: what a user would choose between.
 CHARTED = {

@@ -10,6 +10,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent))
 import goals  # noqa: E402
 import render  # noqa: E402
 import swaps  # noqa: E402
+import tables  # noqa: E402
 from charts import distribution_chart  # noqa: E402
 from statistics_of import add_up, interval_of_ratios, median, median_of_ratios, quantile, share_above  # noqa: E402
 
@@ -108,6 +109,17 @@ class Goals(unittest.TestCase):
         theirs = [run(10), run(10, rate=5000)]
         self.assertTrue(self.against_passing([run(8), run(8, rate=5000)], theirs).met)
         self.assertFalse(self.against_passing([run(1), run(8.1, rate=5000)], theirs).met)
+
+    def test_shards_are_compared_round_by_round(self):
+        # A disturbed round has both slower: of the medians the ratio would be 9 / 10.
+        mine, theirs = [run(9), run(50), run(9)], [run(10), run(40), run(8)]
+        both = [candidate(goals.FLIP, mine), candidate(goals.PASSING, theirs, "peer")]
+        goal = self.verdict({"shards": result(both)}, "p99.9 over a reload, flip, two threads")
+        self.assertFalse(goal.met)
+        self.assertIn("1.12 at 2,000/s", goal.measured)
+        self.assertIn("(1.12; ", tables.shards(result(both)))
+        both[0]["runs"] = [run(9), run(40), run(8)]
+        self.assertTrue(self.verdict({"shards": result(both)}, "p99.9 over a reload, flip, two threads").met)
 
     def test_a_late_client_is_not_judged(self):
         goal = self.against_passing([run(8), run(99, judged=False)], [run(10)])

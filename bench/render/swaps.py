@@ -28,6 +28,19 @@ def latency_ratio(result, name, base, rate, key):
     return ratio(latency(mine, rate, key), latency(theirs, rate, key))
 
 
+def ratios_by_rate(result, name, base, key):
+    """{rate: (the values of the one, of the other)}, round by round"""
+    mine, theirs = find(result, name), find(result, base)
+    if mine is None or theirs is None:
+        return {}
+    values = {}
+    for rate in result["parameters"]["rates"]:
+        values[rate] = tuple(
+            [run["load"]["latency_ms"][key] for run in runs_of(candidate, rate)] for candidate in (mine, theirs)
+        )
+    return values
+
+
 def counts(candidates):
     """(started, failed, errors) over every attempt: a failure counts, whoever was late."""
     started = failed = errors = 0

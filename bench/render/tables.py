@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The Markdown of each block: tables, and what could not be measured."""
 import swaps
-from goals import all_goals
+from goals import PASSING, all_goals
 from statistics_of import interval_of_ratios, median, median_of_ratios, ratio
 
 
@@ -97,6 +97,32 @@ def swap_tables(result, charts):
         head = ("", "connections", "failed", "p50", "p99", "p99.9", "longest", "window", "swaps", "")
         parts.append(table(head, swap_rows(result, rate)))
     return "\n\n".join(parts + ["\n".join(not_possible(result))]).rstrip()
+
+
+def shards(result):
+    rows = []
+    names = [one["name"] for one in result["candidates"]]
+    for rate in result["parameters"]["rates"]:
+        for name in names:
+            candidate = swaps.find(result, name)
+            runs, every = swaps.runs_of(candidate, rate), swaps.runs_of(candidate, rate, judged=False)
+            line = [f"{rate:,.0f}", name if candidate["group"] != "ours" else f"**{name}**"]
+            line += [f"{sum(run['load'][key] for run in every):,}" for key in ("started", "failed")]
+            for key in ("p99", "p99_9"):
+                shown = number(swaps.latency(candidate, rate, key))
+                mine, theirs = swaps.ratios_by_rate(result, name, PASSING, key).get(rate, ([], []))
+                beside = median_of_ratios(mine, theirs)
+                if beside is not None and name != PASSING:
+                    low, high = interval_of_ratios(mine, theirs)
+                    shown += f" ({beside:.2f}; {low:.2f} to {high:.2f})"
+                line.append(shown)
+            rows.append((*line, sum(len(run["swaps"]) for run in runs), remark(candidate, rate, runs, every)))
+    p = result["parameters"]
+    note = (
+        f"HAProxy with two threads and `shards by-thread`: {p['rounds']} rounds of {p['seconds']:g} s of each way, in turns, a reload every "
+        f"{p['period_ms']:g} ms. Milliseconds as above, medians over the rounds. In brackets: against `{PASSING}`, round by round, and the interval of 95 %."
+    )
+    return join(result, note, table(("a second", "", "connections", "failed", "p99", "p99.9", "reloads", ""), rows))
 
 
 def packet(result):
@@ -291,6 +317,7 @@ def join(result, *parts):
 
 
 BLOCKS = {
+    "shards": shards,
     "packet": packet,
     "flood": flood,
     "idle": idle,

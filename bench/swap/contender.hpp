@@ -45,9 +45,12 @@ std::vector<Candidate> restart_candidates();
 std::vector<Candidate> reload_peers();
 std::vector<Candidate> restart_peers();
 std::vector<Candidate> ours(Verb verb);
+Candidate socket_passing_with_shards();
+Candidate flip_with_shards();
 
-// The same for every candidate. With sockets, HAProxy gives its listening sockets to who asks for them.
-std::string haproxy_file(bool with_sockets = false);
+// The same for every candidate. With sockets, HAProxy gives its listening sockets to who asks for them; with
+// shards, each of two threads has listening sockets of its own.
+std::string haproxy_file(bool with_sockets = false, bool with_shards = false);
 std::string haproxy_sockets();
 std::string nginx_file(bool reuseport);
 

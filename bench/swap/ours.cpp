@@ -76,6 +76,9 @@ Candidate candidate(const std::string& server, const std::function<Argv()>& argv
 Argv haproxy() {
     return {"haproxy", "-f", haproxy_file()};
 }
+Argv haproxy_with_shards() {
+    return {"haproxy", "-f", haproxy_file(false, true)};
+}
 Argv nginx() {
     return nginx_argv(nginx_file(false));
 }
@@ -101,6 +104,10 @@ std::vector<How> every_gate() {
 }
 
 } // namespace
+
+Candidate flip_with_shards() {
+    return candidate("HAProxy", haproxy_with_shards, {.policy = "flip"}, Verb::reload);
+}
 
 std::vector<Candidate> ours(Verb verb) {
     std::vector<Candidate> all;

@@ -51,8 +51,8 @@ private:
 // `haproxy -D -p PIDFILE -f FILE -sf PIDS`
 class HaproxyDaemon : public Contender {
 public:
-    explicit HaproxyDaemon(bool passes_sockets = false)
-        : file_(haproxy_file(passes_sockets)), passes_sockets_(passes_sockets) {
+    explicit HaproxyDaemon(bool passes_sockets = false, bool with_shards = false)
+        : file_(haproxy_file(passes_sockets, with_shards)), passes_sockets_(passes_sockets) {
         std::filesystem::remove(pid_file_);
         must_run(command());
         wait_for_listener();
@@ -206,18 +206,28 @@ std::string haproxy_sockets() {
     return scratch() + "/haproxy.sockets";
 }
 
-std::string haproxy_file(bool with_sockets) {
+std::string haproxy_file(bool with_sockets, bool with_shards) {
     std::string global = "    maxconn 8000\n";
+    if (with_shards)
+        global += "    nbthread 2\n";
     if (with_sockets)
         global += fmt::format("    stats socket {} level admin expose-fd listeners\n", haproxy_sockets());
-    return write_file(with_sockets ? "passing.cfg" : "haproxy.cfg",
-                      haproxy_config({.ports = {port}, .bind_options = "backlog 8192", .global = global}));
+    return write_file(
+        with_sockets ? "passing.cfg" : "haproxy.cfg",
+        haproxy_config({.ports = {port},
+                        .bind_options = with_shards ? "backlog 8192 shards by-thread" : "backlog 8192",
+                        .global = global}));
 }
 
 std::string nginx_file(bool reuseport) {
     return write_file(
         reuseport ? "reuseport.conf" : "nginx.conf",
         nginx_config({.ports = {port}, .listen_options = reuseport ? "reuseport" : "", .workers = 2}));
+}
+
+Candidate socket_passing_with_shards() {
+    return {
+        .name = "haproxy -x", .group = "peer", .server = "HAProxy", .start = make<HaproxyDaemon>(true, true)};
 }
 
 std::vector<Candidate> reload_peers() {

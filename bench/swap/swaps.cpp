@@ -23,6 +23,8 @@ struct Plan {
     int attempts = 3; // of a measurement in which the client was late
     Duration length = 6s;
     Duration period = 500ms;
+    bool to_and_fro = false;   // A B B A instead of A B A B
+    bool distributions = true; // of the latencies, for a chart
 };
 
 double ms(Duration d) {
@@ -60,7 +62,9 @@ Json measure_once(const ClientHost& hosts, const Candidate& candidate, double ra
     LoadRun load(hosts.client, load_plan(rate));
     Json swaps = swap_all(*contender, plan);
     const auto result = load.finish();
-    const auto& report = result.report;
+    auto report = result.report;
+    if (!plan.distributions)
+        report.erase("latency_distribution");
     const bool judged =
         report["max_lateness_ms"].get<double>() <= latest_client_ms && result.outcome("local") == 0;
     progress(fmt::format("{:<38} {:>6.0f}/s  {:>7} connections, {} failed; p50 {:.2f}, p99.9 {:.2f}, "
@@ -68,7 +72,7 @@ Json measure_once(const ClientHost& hosts, const Candidate& candidate, double ra
                          candidate.name, rate, result.started(), result.failed(), result.latency_ms("p50"),
                          result.latency_ms("p99_9"), result.latency_ms("max"), swaps.size(),
                          judged ? "" : "; not judged, the client was late"));
-    return {{"rate", rate}, {"judged", judged}, {"load", report}, {"swaps", std::move(swaps)}};
+    return {{"rate", rate}, {"judged", judged}, {"load", std::move(report)}, {"swaps", std::move(swaps)}};
 }
 
 // Every attempt is kept: a failed connection counts, whoever was late.
@@ -112,9 +116,12 @@ void run_all(const ClientHost& hosts, const std::vector<Candidate>& candidates, 
     std::vector<Json> runs(candidates.size(), Json::array());
     for (const double rate : plan.rates)
         for (int round = 0; round < plan.rounds; ++round)
-            for (std::size_t i = 0; i < candidates.size(); ++i)
+            for (std::size_t turn = 0; turn < candidates.size(); ++turn) {
+                const bool back = plan.to_and_fro && round % 2 == 1;
+                const std::size_t i = back ? candidates.size() - 1 - turn : turn;
                 if (candidates[i].impossible.empty())
                     measure(hosts, candidates[i], rate, plan, runs[i]);
+            }
     for (std::size_t i = 0; i < candidates.size(); ++i) {
         const auto& c = candidates[i];
         if (!c.impossible.empty())
@@ -163,6 +170,19 @@ void measure_reloads(const Settings& settings) {
         result.impossible("15,000 connections a second", "this machine does not bear 5,000");
     }
     run_all(hosts, reload_candidates(), plan, result);
+}
+
+// Two ways to reload that lose nobody: many short rounds, since what they differ by is less than what the
+// machine does.
+void measure_shards(const Settings& settings) {
+    const ClientHost hosts;
+    Result result(settings, "shards");
+    Plan plan{.rates = {3000}, .rounds = 40, .length = 3s, .to_and_fro = true, .distributions = false};
+    if (settings.quick)
+        plan = {.rates = {3000}, .rounds = 1, .attempts = 1, .length = 1500ms};
+    else if (const double most = bearable(hosts, 15000); most > 0)
+        plan.rates.push_back(most);
+    run_all(hosts, {flip_with_shards(), socket_passing_with_shards()}, plan, result);
 }
 
 void measure_restarts(const Settings& settings) {
