@@ -171,7 +171,9 @@ private:
     static void new_connections_go(const std::vector<PortRedirect>& before,
                                    const std::vector<PortRedirect>& now) {
         const Time began = Clock::now();
-        wait_for_packets_under_way();
+        // Not by running on every CPU: netfilter has what comes back from a queue go through the rules with
+        // softirqs on.
+        wait_for_grace_period();
         const Time received = Clock::now();
         wait_for_packets_behind_loopback();
         const Time looped = Clock::now();

@@ -332,7 +332,7 @@ TEST_P(Divert, DISABLED_CostPerPacket) {
     report("diverted, IPv4", to4().payload(1400));
     report("diverted, IPv6", to6().payload(1400));
     report("forwarded, IPv4", link().ipv4({.dst = "192.0.2.8"}).tcp(from_backend()).payload(1400));
-    report("UDP, IPv4", link().ipv4({.dst = foreign4}).udp());
+    report("UDP, IPv4", link().ipv4({.dst = foreign4}).udp().payload(1400));
 }
 
 } // namespace syngate::prog
