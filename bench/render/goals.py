@@ -141,11 +141,15 @@ def gate_in_force(scale):
     return [fast, faster]
 
 
-def program_ns(packet, hook, name):
+def program_rounds(packet, hook, name):
     for row in packet["programs"] if packet else []:
         if row["hook"] == hook and row["name"] == name:
-            return median(row["ns"])
-    return None
+            return row["ns"]
+    return []
+
+
+def program_ns(packet, hook, name):
+    return median(program_rounds(packet, hook, name))
 
 
 def idle_packet(packet):
@@ -163,11 +167,12 @@ def idle_packet(packet):
 
 def closed_drop(packet):
     goal = Goal("closed drop per packet against xdp-filter", "≤ 1.0")
-    mine = program_ns(packet, "xdp", "gate closed, SYN dropped")
-    theirs = program_ns(packet, "xdp", "xdp-filter, SYN to the denied port")
-    value = ratio(mine, theirs)
+    mine = program_rounds(packet, "xdp", "gate closed, SYN dropped")
+    theirs = program_rounds(packet, "xdp", "xdp-filter, SYN to the denied port")
+    value = median_of_ratios(mine, theirs)
     if value is not None:
-        goal.measured = f"{value:.2f} ({mine:.0f} ns, {theirs:.0f} ns)"
+        low, high = interval_of_ratios(mine, theirs)
+        goal.measured = f"{value:.2f} (95 %: {low:.2f} to {high:.2f}; {median(mine):.0f} ns, {median(theirs):.0f} ns)"
         goal.met = value <= 1.0
     return goal
 
